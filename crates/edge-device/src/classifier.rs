@@ -1,0 +1,141 @@
+//! Picture → tensor → logits → decision, the one way that host and device share.
+
+use edge_engine::{Backend, CpuBackend, Description, EngineError, LoadOptions, OnnxModel, decision};
+use edge_package::{Manifest, VerifiedPackage};
+use edge_vision::{FrameError, Picture, ResizeError, Resizer};
+use std::time::{Duration, Instant};
+
+/// Why a picture could not be classified.
+#[derive(Debug, thiserror::Error)]
+pub enum ClassifyError {
+    /// The picture cannot be brought to the network's size.
+    #[error(transparent)]
+    Resize(#[from] ResizeError),
+    /// The picture cannot become the network's input.
+    #[error(transparent)]
+    Vision(#[from] FrameError),
+    /// The network failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Labels and network do not belong together.
+    #[error(
+        "there are {labels} labels, but the model has {classes} classes; give one label per class, in the model's order"
+    )]
+    Labels {
+        /// Labels given.
+        labels: usize,
+        /// Outputs of the network.
+        classes: usize,
+    },
+}
+
+/// Time spent in each stage.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StageTimes {
+    /// Picture to the network's size.
+    pub resize: Duration,
+    /// Picture to float32 tensor.
+    pub preprocess: Duration,
+    /// Tensor to logits.
+    pub infer: Duration,
+}
+
+/// The outcome of one picture.
+#[derive(Debug, Clone)]
+pub struct Classification {
+    /// (class, score), best first, as many as were asked for.
+    pub top: Vec<(usize, f32)>,
+    /// The class decided for; `None` is "unknown".
+    pub decision: Option<usize>,
+    /// Time per stage.
+    pub times: StageTimes,
+}
+
+/// A network with everything that belongs to it. Buffers are made once and serve every picture.
+pub struct Classifier {
+    manifest: Manifest,
+    backend: Box<dyn Backend>,
+    resizer: Resizer,
+    tensor: Vec<f32>,
+    logits: Vec<f32>,
+    scores: Vec<f32>,
+}
+
+impl Classifier {
+    /// Loads the network of a package.
+    pub fn from_package(package: &VerifiedPackage, options: &LoadOptions) -> Result<Classifier, ClassifyError> {
+        let model = OnnxModel::parse(package.model())?;
+        Classifier::new(&model, package.manifest().clone(), options)
+    }
+
+    /// Loads a network under a manifest. Refuses a manifest whose labels are not one per class.
+    pub fn new(model: &OnnxModel, manifest: Manifest, options: &LoadOptions) -> Result<Classifier, ClassifyError> {
+        let backend = CpuBackend::load(model, &manifest.input, &manifest.model.output, options)?;
+        Classifier::with_backend(Box::new(backend), manifest)
+    }
+
+    /// Puts a loaded network under a manifest.
+    pub fn with_backend(backend: Box<dyn Backend>, manifest: Manifest) -> Result<Classifier, ClassifyError> {
+        let classes = backend.description().classes;
+        if manifest.labels.len() != classes {
+            return Err(ClassifyError::Labels { labels: manifest.labels.len(), classes });
+        }
+        Ok(Classifier {
+            resizer: Resizer::new(manifest.resize)?,
+            tensor: vec![0.0; manifest.input.len()],
+            logits: vec![0.0; classes],
+            scores: Vec::with_capacity(classes),
+            backend,
+            manifest,
+        })
+    }
+
+    /// Classifies one picture; `k` best classes are reported.
+    pub fn classify(&mut self, picture: &Picture, k: usize) -> Result<Classification, ClassifyError> {
+        let mut times = self.prepare(picture)?;
+        let start = Instant::now();
+        self.backend.classify(&self.tensor, &mut self.logits)?;
+        decision::scores(self.manifest.activation, &self.logits, &mut self.scores);
+        let best = decision::top_k(&self.scores, k.max(1));
+        let decision = decision::decide(best.first().copied(), self.manifest.threshold);
+        times.infer = start.elapsed();
+        let top = best.into_iter().take(k).collect();
+        Ok(Classification { top, decision, times })
+    }
+
+    /// Resizes and preprocesses into [`Classifier::tensor`] without running the network.
+    pub fn prepare(&mut self, picture: &Picture) -> Result<StageTimes, ClassifyError> {
+        let start = Instant::now();
+        let resized = self.resizer.resize(picture)?;
+        let between = Instant::now();
+        self.manifest.preprocess.apply(resized, self.manifest.input.layout, &mut self.tensor)?;
+        let times = StageTimes { resize: between - start, preprocess: between.elapsed(), infer: Duration::ZERO };
+        Ok(times)
+    }
+
+    /// Runs the network on a tensor of the shape of its input, without decision: tensor in, logits out.
+    pub fn infer(&mut self, tensor: &[f32]) -> Result<&[f32], ClassifyError> {
+        self.backend.classify(tensor, &mut self.logits)?;
+        Ok(&self.logits)
+    }
+
+    /// The tensor of the picture prepared or classified last.
+    pub fn tensor(&self) -> &[f32] {
+        &self.tensor
+    }
+
+    /// The outputs of the network for the picture classified last.
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
+    /// What this classifies, and how.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// What computes.
+    pub fn description(&self) -> &Description {
+        self.backend.description()
+    }
+}

@@ -1,0 +1,12 @@
+//! What host and device must agree on: the way from a picture to a decision, the golden samples that prove
+//! it is the same way, how a package is made from an ONNX file, and the line of the classification log.
+
+pub mod board;
+pub mod event;
+pub mod golden;
+
+mod classifier;
+mod recipe;
+
+pub use classifier::{Classification, Classifier, ClassifyError, StageTimes};
+pub use recipe::{Prepared, Recipe, RecipeError, ResizeChoice};

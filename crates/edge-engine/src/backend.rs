@@ -1,0 +1,57 @@
+//! What every way of running a network has in common.
+
+use crate::{EngineError, OnnxModel};
+use edge_package::InputSpec;
+use std::fmt;
+
+/// How to load.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadOptions {
+    /// Threads that compute one picture, 1 to 256.
+    pub threads: usize,
+}
+
+impl Default for LoadOptions {
+    /// As many threads as this process may use cores.
+    fn default() -> LoadOptions {
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(256));
+        LoadOptions { threads }
+    }
+}
+
+/// What a backend says of itself; it stands in every log line and report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// `cpu` or `tensorrt`.
+    pub backend: &'static str,
+    /// The library that computes, with its version.
+    pub engine: String,
+    /// The instruction sets that matter and that this machine has.
+    pub isa: String,
+    /// Threads in use.
+    pub threads: usize,
+    /// Number of outputs, one per class.
+    pub classes: usize,
+}
+
+impl fmt::Display for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}, {}, {} threads)", self.backend, self.engine, self.isa, self.threads)
+    }
+}
+
+/// A loaded network that classifies one picture at a time.
+pub trait Backend {
+    /// Prepares `model` for pictures of the shape in `input`. `output` names the graph output to read.
+    fn load(model: &OnnxModel, input: &InputSpec, output: &str, options: &LoadOptions) -> Result<Self, EngineError>
+    where
+        Self: Sized;
+
+    /// Runs the network on one preprocessed picture. `tensor` holds the values of shape
+    /// [`InputSpec::shape`]; `logits` gets one value per class, exactly as the network gives them.
+    /// NaN or infinity among them is an error.
+    fn classify(&mut self, tensor: &[f32], logits: &mut [f32]) -> Result<(), EngineError>;
+
+    /// What this backend is.
+    fn description(&self) -> &Description;
+}

@@ -1,0 +1,18 @@
+//! Tensor → logits → decision.
+//!
+//! The only crate that names tract. [`OnnxModel`] reads an ONNX file and says what it is (input, output,
+//! opset, what it cannot do); a [`Backend`] runs it, one picture at a time; [`decision`] turns its outputs
+//! into scores, the best classes and a verdict. Nothing here knows of files, cameras or packages' bytes.
+
+pub mod decision;
+
+mod backend;
+mod cpu;
+mod error;
+mod guard;
+mod onnx;
+
+pub use backend::{Backend, Description, LoadOptions};
+pub use cpu::CpuBackend;
+pub use error::{EngineError, UnsupportedOp};
+pub use onnx::{FinalActivation, InputHint, ModelContract, OPSETS, OnnxModel};

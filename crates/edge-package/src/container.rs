@@ -1,0 +1,291 @@
+//! Bytes → [`VerifiedPackage`]. The layout is specified in the crate's documentation.
+
+use crate::{Digest, Manifest, PackageError, PublicKey, digest};
+use memmap2::Mmap;
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+
+/// The first eight bytes of every package.
+pub const MAGIC: [u8; 8] = *b"\x89EDGEPK\n";
+/// The version this build writes and reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+pub(crate) const HEADER_LEN: usize = 128;
+pub(crate) const HEADER_DIGEST_AT: usize = 96;
+pub(crate) const SIGNATURE_ALIGN: u64 = 64;
+pub(crate) const PAYLOAD_ALIGN: u64 = 4096;
+pub(crate) const SIGNATURE_LEN: u64 = 96;
+pub(crate) const MAX_MANIFEST: u64 = 16 << 20;
+
+/// Whose packages are accepted.
+#[derive(Debug, Clone, Default)]
+pub struct TrustPolicy {
+    /// With no key, any intact package is accepted, signed or not; otherwise only those signed by one of these.
+    pub trusted: Vec<PublicKey>,
+}
+
+/// What the signature of a package says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signed {
+    /// No signature.
+    No,
+    /// Rightly signed by this key, which nobody vouched for.
+    ByUnknown(PublicKey),
+    /// Rightly signed by this key, which is among the trusted ones.
+    ByTrusted(PublicKey),
+}
+
+enum Bytes {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Mapped(map) => map,
+            Bytes::Owned(vec) => vec,
+        }
+    }
+}
+
+/// A package whose every byte has been checked. Holding one proves: the length and all digests are right,
+/// padding is zero, the manifest passed [`Manifest::validate`], the signature (where there is one) fits
+/// the manifest, and the [`TrustPolicy`] was satisfied. The bytes checked are the bytes served: file
+/// packages are mapped once and verified in that mapping, so a package in use may only ever be replaced
+/// by rename, never written to.
+pub struct VerifiedPackage {
+    bytes: Bytes,
+    manifest: Manifest,
+    digest: Digest,
+    payload: usize,
+    signed: Signed,
+}
+
+impl std::fmt::Debug for VerifiedPackage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "VerifiedPackage({:?}, {})", self.manifest.name, self.short_digest())
+    }
+}
+
+pub(crate) fn align(x: u64, to: u64) -> Option<u64> {
+    x.checked_next_multiple_of(to)
+}
+
+fn u64_at(bytes: &[u8; HEADER_LEN], at: usize) -> u64 {
+    let mut le = [0; 8];
+    le.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(le)
+}
+
+fn u32_at(bytes: &[u8; HEADER_LEN], at: usize) -> u32 {
+    let mut le = [0; 4];
+    le.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(le)
+}
+
+impl VerifiedPackage {
+    /// Opens, maps and verifies a file.
+    pub fn open(path: &Path, trust: &TrustPolicy) -> Result<VerifiedPackage, PackageError> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if metadata.is_dir() {
+            return Err(std::io::Error::from(std::io::ErrorKind::IsADirectory).into());
+        }
+        if !metadata.is_file() {
+            return Err(PackageError::Io(std::io::Error::other("not a regular file")));
+        }
+        if metadata.len() == 0 {
+            return Err(PackageError::Empty);
+        }
+        // SAFETY: the mapping is private and read-only. Its content can only change under us if somebody
+        // writes into a package in place, which the package's contract (replace by rename) forbids.
+        let map = unsafe { Mmap::map(&file)? };
+        Self::verify(Bytes::Mapped(map), trust)
+    }
+
+    /// Verifies a package held in memory.
+    pub fn from_bytes(bytes: Vec<u8>, trust: &TrustPolicy) -> Result<VerifiedPackage, PackageError> {
+        Self::verify(Bytes::Owned(bytes), trust)
+    }
+
+    fn verify(bytes: Bytes, trust: &TrustPolicy) -> Result<VerifiedPackage, PackageError> {
+        let length = bytes.len() as u64;
+        if length == 0 {
+            return Err(PackageError::Empty);
+        }
+        let magic = &bytes[..bytes.len().min(MAGIC.len())];
+        if magic != &MAGIC[..magic.len()] {
+            return Err(PackageError::NotAPackage);
+        }
+        let truncated = |expected| PackageError::Truncated { found: length, expected };
+        let header: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(truncated(HEADER_LEN as u64))?;
+        // The version comes first: another version may place and digest everything else differently.
+        let version = u32_at(header, 8);
+        if version != FORMAT_VERSION {
+            return Err(PackageError::Version { found: version, supported: FORMAT_VERSION });
+        }
+        if digest(&header[..HEADER_DIGEST_AT]) != header[HEADER_DIGEST_AT..] {
+            return Err(PackageError::Digest { what: "the header".into() });
+        }
+        if u32_at(header, 12) != HEADER_LEN as u32 {
+            return Err(PackageError::Header("the header length is not 128"));
+        }
+        if header[80..HEADER_DIGEST_AT].iter().any(|b| *b != 0) {
+            return Err(PackageError::Header("reserved bytes are not zero"));
+        }
+        let total = u64_at(header, 16);
+        if length < total {
+            return Err(truncated(total));
+        }
+        if length > total {
+            return Err(PackageError::TrailingBytes { extra: length - total });
+        }
+        let layout = Layout::from_header(header, total)?;
+        let manifest_bytes = &bytes[layout.manifest.clone()];
+        let package_digest = digest(manifest_bytes);
+        if package_digest != header[32..64] {
+            return Err(PackageError::Digest { what: "the manifest".into() });
+        }
+        check_zero(&bytes, layout.manifest.end..layout.signature.start)?;
+        check_zero(&bytes, layout.signature.end..layout.payload)?;
+        let signed = check_signature(manifest_bytes, &bytes[layout.signature.clone()], trust)?;
+
+        // Only now, with the signature settled, is the manifest's content looked at.
+        let (manifest, rest) = postcard::take_from_bytes::<Manifest>(manifest_bytes)
+            .map_err(|e| PackageError::ManifestEncoding(e.to_string()))?;
+        if !rest.is_empty() {
+            return Err(PackageError::ManifestEncoding(format!("{} bytes too many", rest.len())));
+        }
+        manifest.validate()?;
+        check_parts(&bytes, &manifest, layout.payload)?;
+        Ok(VerifiedPackage { bytes, manifest, digest: package_digest, payload: layout.payload, signed })
+    }
+
+    /// What the package says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The package digest: BLAKE3-256 of the manifest bytes, which in turn hold the digest of every part.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The first 16 hexadecimal digits of the package digest, as logs show it.
+    pub fn short_digest(&self) -> String {
+        crate::hex(&self.digest[..8])
+    }
+
+    /// Who signed.
+    pub fn signed(&self) -> Signed {
+        self.signed
+    }
+
+    /// The whole file's length in bytes.
+    pub fn file_len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// The bytes of a part.
+    pub fn part(&self, name: &str) -> Option<&[u8]> {
+        let part = self.manifest.parts.iter().find(|p| p.name == name)?;
+        // In bounds: `check_parts` proved it for every part of the manifest.
+        let start = self.payload + part.offset as usize;
+        self.bytes.get(start..start + part.length as usize)
+    }
+
+    /// The ONNX file, mapped.
+    pub fn model(&self) -> &[u8] {
+        self.part(&self.manifest.model.part).unwrap_or_default()
+    }
+}
+
+/// Where things stand, all proven to lie within the file and in the one place the format allows.
+struct Layout {
+    manifest: Range<usize>,
+    signature: Range<usize>,
+    payload: usize,
+}
+
+impl Layout {
+    fn from_header(header: &[u8; HEADER_LEN], total: u64) -> Result<Layout, PackageError> {
+        let manifest_len = u64_at(header, 24);
+        if !(1..=MAX_MANIFEST).contains(&manifest_len) {
+            return Err(PackageError::Header("the manifest length is absurd"));
+        }
+        let signature_len = u64_at(header, 64);
+        if signature_len != 0 && signature_len != SIGNATURE_LEN {
+            return Err(PackageError::Header("the signature length is neither 0 nor 96"));
+        }
+        let manifest_end = HEADER_LEN as u64 + manifest_len;
+        let out_of_bounds = PackageError::Header("a field lies beyond the end of the file");
+        let Some(signature) = align(manifest_end, SIGNATURE_ALIGN) else {
+            return Err(out_of_bounds);
+        };
+        let Some(payload) = align(signature + signature_len, PAYLOAD_ALIGN) else {
+            return Err(out_of_bounds);
+        };
+        if u64_at(header, 72) != payload {
+            return Err(PackageError::Header("the payload offset is not where the format puts it"));
+        }
+        if payload > total {
+            return Err(out_of_bounds);
+        }
+        Ok(Layout {
+            manifest: HEADER_LEN..manifest_end as usize,
+            signature: signature as usize..(signature + signature_len) as usize,
+            payload: payload as usize,
+        })
+    }
+}
+
+fn check_zero(bytes: &[u8], range: Range<usize>) -> Result<(), PackageError> {
+    match bytes[range.clone()].iter().position(|b| *b != 0) {
+        None => Ok(()),
+        Some(i) => Err(PackageError::Padding { at: (range.start + i) as u64 }),
+    }
+}
+
+fn check_signature(manifest: &[u8], block: &[u8], trust: &TrustPolicy) -> Result<Signed, PackageError> {
+    let Some((key, signature)) = block.split_first_chunk::<32>() else {
+        return if trust.trusted.is_empty() { Ok(Signed::No) } else { Err(PackageError::Unsigned) };
+    };
+    let signature: &[u8; 64] = signature.try_into().map_err(|_| PackageError::Signature)?;
+    let key = PublicKey::from_bytes(key).map_err(|_| PackageError::Signature)?;
+    if !key.verifies(manifest, signature) {
+        return Err(PackageError::Signature);
+    }
+    if trust.trusted.contains(&key) {
+        Ok(Signed::ByTrusted(key))
+    } else if trust.trusted.is_empty() {
+        Ok(Signed::ByUnknown(key))
+    } else {
+        Err(PackageError::UntrustedSigner { signer: key.to_bytes() })
+    }
+}
+
+/// Proves that the parts tile the payload exactly and that each has its digest.
+fn check_parts(bytes: &[u8], manifest: &Manifest, payload: usize) -> Result<(), PackageError> {
+    let bad = |name: &str| PackageError::Manifest(format!("part {name:?} is not where the format puts it"));
+    let available = (bytes.len() - payload) as u64;
+    let mut end = 0u64;
+    for part in &manifest.parts {
+        let start = align(end, PAYLOAD_ALIGN).ok_or_else(|| bad(&part.name))?;
+        if part.offset != start {
+            return Err(bad(&part.name));
+        }
+        let next = start.checked_add(part.length).filter(|e| *e <= available).ok_or_else(|| bad(&part.name))?;
+        check_zero(bytes, payload + end as usize..payload + start as usize)?;
+        if digest(&bytes[payload + start as usize..payload + next as usize]) != part.digest {
+            return Err(PackageError::Digest { what: format!("part {:?}", part.name) });
+        }
+        end = next;
+    }
+    if end != available {
+        return Err(PackageError::Header("the file is longer than its parts"));
+    }
+    Ok(())
+}

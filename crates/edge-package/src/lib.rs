@@ -1,0 +1,67 @@
+//! The `.edgepack` file: everything a camera needs to classify, in one verified, optionally signed file.
+//!
+//! Reading is a trust boundary: bytes become a [`VerifiedPackage`] or an error, and holding a
+//! [`VerifiedPackage`] proves that every byte of the file is accounted for by a digest, that the manifest
+//! obeys its rules, and that the [`TrustPolicy`] it was opened with is satisfied. Nothing here runs a model.
+//!
+//! # File format, version 1
+//!
+//! All integers are little-endian. `align(x, n)` rounds `x` up to a multiple of `n`.
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 8 | magic `89 45 44 47 45 50 4B 0A` (`\x89EDGEPK\n`) |
+//! | 8 | 4 | format version, u32 = 1 |
+//! | 12 | 4 | header length, u32 = 128 |
+//! | 16 | 8 | total length of the file, u64 |
+//! | 24 | 8 | manifest length M, u64, 1 … 16 MiB; the manifest starts at 128 |
+//! | 32 | 32 | BLAKE3-256 of the manifest bytes: **the package digest** |
+//! | 64 | 8 | signature length S, u64: 0 (unsigned) or 96; the signature starts at align(128 + M, 64) |
+//! | 72 | 8 | payload offset, u64 = align(align(128 + M, 64) + S, 4096) |
+//! | 80 | 16 | zero |
+//! | 96 | 32 | BLAKE3-256 of bytes 0 … 95 |
+//!
+//! A signature is the 32-byte ed25519 public key followed by the 64-byte signature (RFC 8032) over the
+//! exact manifest bytes. The key only says who signed; it is never by itself a reason for trust.
+//!
+//! The payload is a sequence of parts, uncompressed so that they can be mapped. Part 0 starts at the
+//! payload offset, each further part at align(end of the part before, 4096); the file ends with the last
+//! part. Every byte between two fields is zero, and readers check that. A part's name, relative offset,
+//! length and BLAKE3-256 digest stand in the manifest.
+//!
+//! The manifest is [postcard](https://postcard.jamesmunns.com/wire-format) (varint integers, length-prefixed
+//! strings and sequences, enums as varint index, f32 as 4 bytes) of [`Manifest`], fields in the order of
+//! their declaration. Bytes after the last field are an error.
+
+mod container;
+mod error;
+mod manifest;
+mod metadata;
+mod sign;
+mod write;
+
+pub use container::{FORMAT_VERSION, MAGIC, Signed, TrustPolicy, VerifiedPackage};
+pub use error::PackageError;
+pub use manifest::{
+    Activation, Golden, GoldenSource, InputSpec, Label, MAX_LABELS, Manifest, ModelInfo, Part, Precision, Tolerance,
+    Version,
+};
+pub use metadata::{
+    Metadata, MetadataError, Resize, activation_from_name, label_json, parse_labels, preprocess_from_json,
+    preprocess_json, resize_from_json, resize_json,
+};
+pub use sign::{KeyError, PublicKey, SecretKey};
+pub use write::{PackageWriter, replace_file};
+
+/// A BLAKE3-256 digest.
+pub type Digest = [u8; 32];
+
+/// The BLAKE3-256 digest of `bytes`.
+pub fn digest(bytes: &[u8]) -> Digest {
+    *blake3::hash(bytes).as_bytes()
+}
+
+/// Lower-case hexadecimal, as digests and keys are shown everywhere.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,343 @@
+//! How labels, preprocess, resize and activation are spelled in JSON: in an ONNX file's `metadata_props`
+//! (`edgepack.labels`, `.preprocess`, `.resize`, `.activation`), in reports, and in label files.
+
+use crate::{Activation, Label, MAX_LABELS};
+use edge_vision::{Interpolation, Preprocess, ResizePolicy};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Why a spelling was not understood.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {why}")]
+pub struct MetadataError {
+    what: String,
+    why: String,
+}
+
+fn error(what: &str, why: impl ToString) -> MetadataError {
+    MetadataError { what: what.into(), why: why.to_string() }
+}
+
+/// What a model says of how it wants to be used; each part may be missing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Metadata {
+    /// `edgepack.labels`: an array of names or of `{"id": "n02123045", "label": "tabby"}`.
+    pub labels: Option<Vec<Label>>,
+    /// `edgepack.preprocess`: `"tf"`, `"torch"`, `"caffe"`, `"none"`, or
+    /// `{"mean": [r,g,b], "std": [r,g,b], "bgr": false}` on the 0…255 scale.
+    pub preprocess: Option<Preprocess>,
+    /// `edgepack.resize`: `{"policy": "squash" | "fit-shortest", "shortest": 256, "interpolation": "bicubic",
+    /// "width": 224, "height": 224}`; `shortest` with fit-shortest only, width and height where the graph
+    /// leaves them open.
+    pub resize: Option<Resize>,
+    /// `edgepack.activation`: `"softmax"`, `"sigmoid"` or `"probabilities"`.
+    pub activation: Option<Activation>,
+}
+
+/// A resize rule whose target size may still be open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resize {
+    /// Squash, or fit and crop.
+    pub policy: ResizePolicy,
+    /// Resampling filter.
+    pub interpolation: Interpolation,
+    /// Target width and height in pixels.
+    pub size: Option<(u32, u32)>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum LabelSpelling {
+    Name(String),
+    Full {
+        #[serde(default)]
+        id: Option<String>,
+        label: String,
+    },
+}
+
+impl From<LabelSpelling> for Label {
+    fn from(spelling: LabelSpelling) -> Label {
+        match spelling {
+            LabelSpelling::Name(label) => Label { id: None, label },
+            LabelSpelling::Full { id, label } => Label { id, label },
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AffineSpelling {
+    mean: [f32; 3],
+    std: [f32; 3],
+    #[serde(default)]
+    bgr: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResizeSpelling {
+    policy: String,
+    #[serde(default)]
+    shortest: Option<u32>,
+    #[serde(default)]
+    interpolation: Option<String>,
+    #[serde(default)]
+    width: Option<u32>,
+    #[serde(default)]
+    height: Option<u32>,
+}
+
+impl Metadata {
+    /// Reads the `edgepack.*` properties; a property that is there but not understood is an error, never
+    /// passed over. Other properties are ignored.
+    pub fn from_properties(properties: &BTreeMap<String, String>) -> Result<Metadata, MetadataError> {
+        let mut metadata = Metadata::default();
+        for (key, text) in properties {
+            let Some(short) = key.strip_prefix("edgepack.") else { continue };
+            let what = format!("the model's property {key}");
+            let value: Value = serde_json::from_str(text)
+                .map_err(|e| error(&what, format!("not JSON ({e}); plain words need quotes, as in \"tf\"")))?;
+            let own = |e: MetadataError| error(&what, e.why);
+            match short {
+                "labels" => metadata.labels = Some(labels_from_json(value).map_err(own)?),
+                "preprocess" => metadata.preprocess = Some(preprocess_from_json(value).map_err(own)?),
+                "resize" => metadata.resize = Some(resize_from_json(value).map_err(own)?),
+                "activation" => {
+                    let name = value.as_str().ok_or_else(|| error(&what, "not a string"))?;
+                    metadata.activation = Some(activation_from_name(name).map_err(own)?);
+                }
+                _ => {}
+            }
+        }
+        Ok(metadata)
+    }
+
+    /// The `edgepack.*` properties that [`Metadata::from_properties`] reads back.
+    pub fn to_properties(&self) -> BTreeMap<String, String> {
+        let mut properties = BTreeMap::new();
+        let mut put = |key: &str, value: Value| properties.insert(format!("edgepack.{key}"), value.to_string());
+        if let Some(labels) = &self.labels {
+            put("labels", labels.iter().map(label_json).collect());
+        }
+        if let Some(preprocess) = &self.preprocess {
+            put("preprocess", preprocess_json(preprocess));
+        }
+        if let Some(resize) = &self.resize {
+            put("resize", resize_json(resize));
+        }
+        if let Some(activation) = self.activation {
+            put("activation", activation.name().into());
+        }
+        properties
+    }
+}
+
+/// A label as JSON: a string, or an object when it has an id.
+pub fn label_json(label: &Label) -> Value {
+    match &label.id {
+        None => json!(label.label),
+        Some(id) => json!({"id": id, "label": label.label}),
+    }
+}
+
+/// A preprocess mode as JSON.
+pub fn preprocess_json(preprocess: &Preprocess) -> Value {
+    match preprocess {
+        Preprocess::None => json!("none"),
+        Preprocess::Tf => json!("tf"),
+        Preprocess::Torch => json!("torch"),
+        Preprocess::Caffe => json!("caffe"),
+        Preprocess::Affine { mean, std, bgr } => json!({"mean": mean, "std": std, "bgr": bgr}),
+    }
+}
+
+/// A resize rule as JSON.
+pub fn resize_json(resize: &Resize) -> Value {
+    let mut value = json!({"interpolation": resize.interpolation.to_string()});
+    match resize.policy {
+        ResizePolicy::Squash => value["policy"] = json!("squash"),
+        ResizePolicy::FitShortest { shortest } => {
+            value["policy"] = json!("fit-shortest");
+            value["shortest"] = json!(shortest);
+        }
+    }
+    if let Some((width, height)) = resize.size {
+        value["width"] = json!(width);
+        value["height"] = json!(height);
+    }
+    value
+}
+
+/// An activation by its JSON name.
+pub fn activation_from_name(name: &str) -> Result<Activation, MetadataError> {
+    [Activation::Softmax, Activation::Sigmoid, Activation::Probabilities]
+        .into_iter()
+        .find(|a| a.name() == name)
+        .ok_or_else(|| error("activation", format!("{name:?} is none of softmax, sigmoid, probabilities")))
+}
+
+/// A preprocess mode from JSON: a name or an object with mean and std.
+pub fn preprocess_from_json(value: Value) -> Result<Preprocess, MetadataError> {
+    let preprocess = match value.as_str() {
+        Some("none") => Preprocess::None,
+        Some("tf") => Preprocess::Tf,
+        Some("torch") => Preprocess::Torch,
+        Some("caffe") => Preprocess::Caffe,
+        Some(other) => {
+            return Err(error(
+                "preprocess",
+                format!("{other:?} is none of tf, torch, caffe, none, {{\"mean\": [r,g,b], \"std\": [r,g,b]}}"),
+            ));
+        }
+        None => {
+            let AffineSpelling { mean, std, bgr } =
+                serde_json::from_value(value).map_err(|e| error("preprocess", e))?;
+            Preprocess::Affine { mean, std, bgr }
+        }
+    };
+    if !crate::manifest::gives_numbers(&preprocess) {
+        return Err(error("preprocess", "mean and std give values that are not finite numbers; is a std 0?"));
+    }
+    Ok(preprocess)
+}
+
+/// A resize rule from JSON.
+pub fn resize_from_json(value: Value) -> Result<Resize, MetadataError> {
+    let fail = |why: String| error("resize", why);
+    let spelling: ResizeSpelling = serde_json::from_value(value).map_err(|e| fail(e.to_string()))?;
+    let policy = match (spelling.policy.as_str(), spelling.shortest) {
+        ("squash", None) => ResizePolicy::Squash,
+        ("squash", Some(_)) => return Err(fail("\"shortest\" belongs to the policy fit-shortest".into())),
+        ("fit-shortest", Some(shortest)) if shortest > 0 => ResizePolicy::FitShortest { shortest },
+        ("fit-shortest", _) => return Err(fail("the policy fit-shortest needs \"shortest\" in pixels".into())),
+        (other, _) => return Err(fail(format!("policy {other:?} is neither squash nor fit-shortest"))),
+    };
+    let interpolation = match &spelling.interpolation {
+        None => Interpolation::default(),
+        Some(name) => name.parse().map_err(|_| fail(format!("interpolation {name:?} is not known")))?,
+    };
+    let size = match (spelling.width, spelling.height) {
+        (Some(w), Some(h)) => Some((w, h)),
+        (None, None) => None,
+        _ => return Err(fail("width and height go together".into())),
+    };
+    Ok(Resize { policy, interpolation, size })
+}
+
+fn labels_from_json(value: Value) -> Result<Vec<Label>, MetadataError> {
+    let spelled: Vec<LabelSpelling> =
+        serde_json::from_value(value).map_err(|e| error("labels", format!("not an array of labels ({e})")))?;
+    checked(spelled.into_iter().map(Label::from).collect())
+}
+
+fn checked(labels: Vec<Label>) -> Result<Vec<Label>, MetadataError> {
+    if labels.is_empty() {
+        return Err(error("labels", "there is no label"));
+    }
+    if labels.len() > MAX_LABELS {
+        return Err(error("labels", format!("{} are more than {MAX_LABELS}", labels.len())));
+    }
+    if let Some(i) = labels.iter().position(|l| l.label.trim().is_empty()) {
+        return Err(error("labels", format!("label {i} is empty")));
+    }
+    Ok(labels)
+}
+
+/// Reads a label file. Three spellings are understood:
+/// - text, one label a line, optionally with a WordNet id first (`n02123045 tabby`); blank lines at the end
+///   are ignored, a blank line between labels is an error (it would shift the classes after it);
+/// - a JSON array of names or of `{"id", "label"}`;
+/// - Keras' `imagenet_class_index.json`: `{"0": ["n01440764", "tench"], …}`.
+pub fn parse_labels(text: &str) -> Result<Vec<Label>, MetadataError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    match text.trim_start().chars().next() {
+        None => Err(error("labels", "the file is empty")),
+        Some('[') => {
+            labels_from_json(serde_json::from_str(text).map_err(|e| error("labels", format!("not JSON: {e}")))?)
+        }
+        Some('{') => {
+            let map: BTreeMap<usize, (String, String)> = serde_json::from_str(text)
+                .map_err(|e| error("labels", format!("not of the form {{\"0\": [\"id\", \"label\"], …}}: {e}")))?;
+            if let Some(missing) = (0..map.len()).find(|i| !map.contains_key(i)) {
+                return Err(error("labels", format!("index {missing} is missing")));
+            }
+            checked(map.into_values().map(|(id, label)| Label { id: Some(id), label }).collect())
+        }
+        Some(_) => checked(text.trim_end().lines().map(label_from_line).collect()),
+    }
+}
+
+fn label_from_line(line: &str) -> Label {
+    let line = line.trim();
+    if let Some((id, label)) = line.split_once([' ', '\t', ',']) {
+        let wordnet = id.len() == 9 && id.starts_with('n') && id[1..].bytes().all(|b| b.is_ascii_digit());
+        if wordnet && !label.trim().is_empty() {
+            return Label { id: Some(id.into()), label: label.trim().into() };
+        }
+    }
+    Label { id: None, label: line.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn label_files_of_every_spelling() {
+        let names = |l: Vec<Label>| l.into_iter().map(|l| (l.id, l.label)).collect::<Vec<_>>();
+        let id = |s: &str| Some(s.to_string());
+        assert_eq!(
+            names(parse_labels("n02123045 tabby, cat\r\nnot an id\n\n").unwrap()),
+            [(id("n02123045"), "tabby, cat".into()), (None, "not an id".into())]
+        );
+        assert_eq!(
+            names(parse_labels(r#"["a", {"id": "n1", "label": "b"}]"#).unwrap()),
+            [(None, "a".into()), (id("n1"), "b".into())]
+        );
+        // Ten entries, so that an order by text ("10" before "2") would show.
+        let keras: String = (0..11).map(|i| format!(r#""{i}": ["n{i}", "c{i}"],"#)).collect();
+        let keras = format!("{{{}}}", keras.trim_end_matches(','));
+        assert_eq!(parse_labels(&keras).unwrap()[10].label, "c10");
+        for bad in ["", " \n", "a\n\nb", "[]", "[1]", r#"{"1": ["n", "x"]}"#] {
+            assert!(parse_labels(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn properties_round_trip() {
+        let metadata = Metadata {
+            labels: Some(vec![
+                Label { id: None, label: "cup".into() },
+                Label { id: Some("n02123045".into()), label: "tabby".into() },
+            ]),
+            preprocess: Some(Preprocess::Affine { mean: [127.0; 3], std: [128.0; 3], bgr: true }),
+            resize: Some(Resize {
+                policy: ResizePolicy::FitShortest { shortest: 256 },
+                interpolation: Interpolation::Bicubic,
+                size: Some((224, 192)),
+            }),
+            activation: Some(Activation::Sigmoid),
+        };
+        assert_eq!(Metadata::from_properties(&metadata.to_properties()).unwrap(), metadata);
+    }
+
+    #[test]
+    fn a_property_not_understood_is_an_error_that_names_it() {
+        for (key, value) in [
+            ("edgepack.preprocess", "tf"),
+            ("edgepack.preprocess", "\"vgg\""),
+            ("edgepack.preprocess", r#"{"mean": [0,0,0], "std": [1,0,1]}"#),
+            ("edgepack.resize", r#"{"policy": "squash", "shortest": 3}"#),
+            ("edgepack.resize", r#"{"policy": "fit-shortest"}"#),
+            ("edgepack.resize", r#"{"policy": "squash", "width": 3}"#),
+            ("edgepack.activation", "\"relu\""),
+            ("edgepack.labels", "[]"),
+        ] {
+            let properties = BTreeMap::from([(key.to_string(), value.to_string())]);
+            let message = Metadata::from_properties(&properties).unwrap_err().to_string();
+            assert!(message.contains(key), "{message}");
+        }
+    }
+}

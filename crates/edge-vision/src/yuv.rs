@@ -1,0 +1,367 @@
+//! Camera frames to pictures: the pixel formats V4L2 cameras deliver.
+//!
+//! The conversion is our own, in integers, so that every architecture gives the same bytes; they lie within
+//! half a level and a hair of the exact ITU-R formula. (The `yuv` crate computes YUYV with 6-bit weights, which
+//! puts 41 % of BT.601 bytes one or two levels off, and rounds otherwise on each instruction set.)
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::decode::{DecodeError, MAX_PIXELS};
+use crate::frame::{FrameError, Picture};
+use crate::jpeg;
+
+/// How a camera lays out its pixels; the names are V4L2's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PixelFormat {
+    /// Packed 4:2:2, bytes Y0 U Y1 V for two pixels (`V4L2_PIX_FMT_YUYV`).
+    Yuyv,
+    /// A plane of Y, then a plane of U V pairs for 2x2 pixels (`V4L2_PIX_FMT_NV12`).
+    Nv12,
+    /// A JPEG a frame, possibly without Huffman tables (`V4L2_PIX_FMT_MJPEG`).
+    Mjpeg,
+    /// Bytes R G B (`V4L2_PIX_FMT_RGB24`, "RGB3").
+    Rgb3,
+    /// Bytes B G R (`V4L2_PIX_FMT_BGR24`, "BGR3").
+    Bgr3,
+    /// One byte of grey a pixel (`V4L2_PIX_FMT_GREY`).
+    Grey,
+}
+
+impl fmt::Display for PixelFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Yuyv => "YUYV",
+            Self::Nv12 => "NV12",
+            Self::Mjpeg => "MJPEG",
+            Self::Rgb3 => "RGB3",
+            Self::Bgr3 => "BGR3",
+            Self::Grey => "GREY",
+        })
+    }
+}
+
+/// The weights of red and blue in Y.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ColorMatrix {
+    /// ITU-R BT.601, what webcams deliver (`V4L2_YCBCR_ENC_601`).
+    #[default]
+    Bt601,
+    /// ITU-R BT.709, usual for HD capture (`V4L2_YCBCR_ENC_709`).
+    Bt709,
+    /// ITU-R BT.2020 (`V4L2_YCBCR_ENC_BT2020`).
+    Bt2020,
+}
+
+/// Which numbers stand for black and white.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ColorRange {
+    /// Y in 16..=235, U and V in 16..=240 (`V4L2_QUANTIZATION_LIM_RANGE`).
+    #[default]
+    Limited,
+    /// All in 0..=255 (`V4L2_QUANTIZATION_FULL_RANGE`).
+    Full,
+}
+
+/// How Y, U and V become red, green and blue; the default is what V4L2 webcams deliver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ColorSpace {
+    /// The weights of red and blue in Y.
+    pub matrix: ColorMatrix,
+    /// Which numbers stand for black and white.
+    pub range: ColorRange,
+}
+
+/// Fractional bits of the weights; the largest sum stays below 2^27.
+const BITS: u32 = 16;
+
+/// Pixels converted at once: even, and enough to fill the vectors of any instruction set.
+const BLOCK: usize = 32;
+
+/// The weights of one colour space in fixed point, after ITU-R BT.601, BT.709 and BT.2020.
+struct Weights {
+    black: i32,
+    luma: i32,
+    v_red: i32,
+    u_green: i32,
+    v_green: i32,
+    u_blue: i32,
+}
+
+impl Weights {
+    fn new(color: ColorSpace) -> Self {
+        let (kr, kb) = match color.matrix {
+            ColorMatrix::Bt601 => (0.299, 0.114),
+            ColorMatrix::Bt709 => (0.2126, 0.0722),
+            ColorMatrix::Bt2020 => (0.2627, 0.0593),
+        };
+        let (black, y_span, uv_span) = match color.range {
+            ColorRange::Limited => (16, 219.0, 224.0),
+            ColorRange::Full => (0, 255.0, 255.0),
+        };
+        let kg = 1.0 - kr - kb;
+        let one = f64::from(1_i32 << BITS) * 255.0;
+        let chroma = |weight: f64| (weight * one / uv_span).round() as i32;
+        Self {
+            black,
+            luma: (one / y_span).round() as i32,
+            v_red: chroma(2.0 * (1.0 - kr)),
+            u_green: chroma(-2.0 * kb * (1.0 - kb) / kg),
+            v_green: chroma(-2.0 * kr * (1.0 - kr) / kg),
+            u_blue: chroma(2.0 * (1.0 - kb)),
+        }
+    }
+
+    /// Converts a block whose Y, U and V lie apart; loops over plain arrays, so that they vectorise.
+    #[inline]
+    fn convert(&self, y: &[u8; BLOCK], u: &[u8; BLOCK], v: &[u8; BLOCK], out: &mut [[u8; 3]; BLOCK]) {
+        // Wrapping operators spare the overflow checks that would keep the loop scalar; nothing overflows.
+        let level = |sum: i32| (sum >> BITS).clamp(0, 255) as u8;
+        let mut planes = [[0_u8; BLOCK]; 3];
+        for i in 0..BLOCK {
+            let luma = (i32::from(y[i]) - self.black).wrapping_mul(self.luma).wrapping_add(1 << (BITS - 1));
+            let (u, v) = (i32::from(u[i]) - 128, i32::from(v[i]) - 128);
+            planes[0][i] = level(luma.wrapping_add(v.wrapping_mul(self.v_red)));
+            planes[1][i] =
+                level(luma.wrapping_add(u.wrapping_mul(self.u_green)).wrapping_add(v.wrapping_mul(self.v_green)));
+            planes[2][i] = level(luma.wrapping_add(u.wrapping_mul(self.u_blue)));
+        }
+        for (i, px) in out.iter_mut().enumerate() {
+            *px = [planes[0][i], planes[1][i], planes[2][i]];
+        }
+    }
+
+    /// Converts one row; `load` fills Y, U and V of the block that begins at the pixel it is given.
+    fn row(&self, out: &mut [[u8; 3]], mut load: impl FnMut(usize, usize, &mut [[u8; BLOCK]; 3])) {
+        let mut planes = [[0; BLOCK]; 3];
+        let mut rgb = [[0; 3]; BLOCK];
+        for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+            load(block * BLOCK, out.len(), &mut planes);
+            let [y, u, v] = &planes;
+            self.convert(y, u, v, &mut rgb);
+            out.copy_from_slice(&rgb[..out.len()]);
+        }
+    }
+}
+
+fn yuyv_row(weights: &Weights, row: &[u8], out: &mut [[u8; 3]]) {
+    let groups = row.as_chunks::<4>().0;
+    weights.row(out, |first, len, [y, u, v]| {
+        let groups = &groups[first / 2..(first + len).div_ceil(2)];
+        for (i, &[y0, u0, y1, v0]) in groups.iter().enumerate() {
+            (y[2 * i], y[2 * i + 1]) = (y0, y1);
+            (u[2 * i], u[2 * i + 1]) = (u0, u0);
+            (v[2 * i], v[2 * i + 1]) = (v0, v0);
+        }
+    });
+}
+
+fn nv12_row(weights: &Weights, luma: &[u8], chroma: &[u8], out: &mut [[u8; 3]]) {
+    let pairs = chroma.as_chunks::<2>().0;
+    weights.row(out, |first, len, [y, u, v]| {
+        y[..len].copy_from_slice(&luma[first..first + len]);
+        let pairs = &pairs[first / 2..(first + len).div_ceil(2)];
+        for (i, &[u0, v0]) in pairs.iter().enumerate() {
+            (u[2 * i], u[2 * i + 1]) = (u0, u0);
+            (v[2 * i], v[2 * i + 1]) = (v0, v0);
+        }
+    });
+}
+
+/// A frame as the camera gave it.
+#[derive(Clone, Copy)]
+pub struct RawFrame<'a> {
+    /// How the bytes are laid out.
+    pub format: PixelFormat,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Bytes from one row to the next (of NV12 in both planes); `None` where rows are packed. MJPEG has none.
+    pub stride: Option<usize>,
+    /// How Y, U and V become red, green and blue; of no meaning for MJPEG, RGB3, BGR3 and GREY.
+    pub color: ColorSpace,
+    /// The bytes; more than the frame needs are ignored, as buffers are often rounded up.
+    pub data: &'a [u8],
+}
+
+/// Turns a camera frame into a picture of shape (height, width, 3).
+///
+/// # Errors
+///
+/// As [`to_picture_into`].
+pub fn to_picture(raw: &RawFrame<'_>) -> Result<Picture, FrameError> {
+    // One pixel is enough: the shape is checked against the data before anything large is allocated.
+    let mut picture = Picture::blank(1, 1)?;
+    to_picture_into(raw, &mut picture)?;
+    Ok(picture)
+}
+
+/// Turns a camera frame into `picture`, whose allocation is reused whatever its shape was.
+///
+/// # Errors
+///
+/// [`FrameError::ShortFrame`] and [`FrameError::BadStride`] where the data don't fit the shape,
+/// [`FrameError::Jpeg`] and [`FrameError::SizeDiffers`] for MJPEG. What `picture` shows then is unspecified,
+/// but it remains a picture.
+pub fn to_picture_into(raw: &RawFrame<'_>, picture: &mut Picture) -> Result<(), FrameError> {
+    let RawFrame { format, width, height, .. } = *raw;
+    if width == 0 || height == 0 {
+        return Err(FrameError::Empty { width, height });
+    }
+    if u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(FrameError::TooLarge { width, height });
+    }
+    let (w, h) = (width as usize, height as usize);
+    match format {
+        PixelFormat::Mjpeg => mjpeg(raw, picture),
+        PixelFormat::Rgb3 | PixelFormat::Bgr3 => {
+            let stride = check(raw, w * 3, h)?;
+            picture.reshape(width, height)?;
+            for (row, out) in raw.data.chunks(stride).zip(picture.pixels_mut().chunks_exact_mut(w * 3)) {
+                out.copy_from_slice(&row[..w * 3]);
+                if format == PixelFormat::Bgr3 {
+                    for px in out.as_chunks_mut::<3>().0 {
+                        px.swap(0, 2);
+                    }
+                }
+            }
+            Ok(())
+        }
+        PixelFormat::Grey => {
+            let stride = check(raw, w, h)?;
+            picture.reshape(width, height)?;
+            for (row, out) in raw.data.chunks(stride).zip(picture.pixels_mut().chunks_exact_mut(w * 3)) {
+                for (&grey, px) in row.iter().zip(out.as_chunks_mut::<3>().0) {
+                    *px = [grey; 3];
+                }
+            }
+            Ok(())
+        }
+        PixelFormat::Yuyv => {
+            // A row of odd width still ends with a whole group of two pixels.
+            let stride = check(raw, w.div_ceil(2) * 4, h)?;
+            picture.reshape(width, height)?;
+            let weights = Weights::new(raw.color);
+            for (row, out) in raw.data.chunks(stride).zip(picture.pixels_mut().chunks_exact_mut(w * 3)) {
+                yuyv_row(&weights, row, out.as_chunks_mut().0);
+            }
+            Ok(())
+        }
+        PixelFormat::Nv12 => {
+            // Chroma rows follow the luma rows with the same stride; an odd height rounds up.
+            let stride = check(raw, w.next_multiple_of(2), h + h.div_ceil(2))?;
+            picture.reshape(width, height)?;
+            let (luma, chroma) = raw.data.split_at(stride * h);
+            let weights = Weights::new(raw.color);
+            // Each row of chroma serves two rows of luma.
+            let chroma = chroma.chunks(stride).flat_map(|row| [row, row]);
+            let rows = luma.chunks(stride).zip(chroma);
+            for ((luma, chroma), out) in rows.zip(picture.pixels_mut().chunks_exact_mut(w * 3)) {
+                nv12_row(&weights, luma, chroma, out.as_chunks_mut().0);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The stride of a frame of `rows` rows of `row_bytes` bytes, after making sure that the data hold them all.
+fn check(raw: &RawFrame<'_>, row_bytes: usize, rows: usize) -> Result<usize, FrameError> {
+    let RawFrame { format, width, height, .. } = *raw;
+    let stride = raw.stride.unwrap_or(row_bytes);
+    if stride < row_bytes {
+        return Err(FrameError::BadStride { format, width, needed: row_bytes, got: stride });
+    }
+    // The last row may come without its padding.
+    let needed = stride
+        .checked_mul(rows - 1)
+        .and_then(|n| n.checked_add(row_bytes))
+        .ok_or(FrameError::TooLarge { width, height })?;
+    if raw.data.len() < needed {
+        return Err(FrameError::ShortFrame { format, width, height, needed, got: raw.data.len() });
+    }
+    Ok(stride)
+}
+
+fn mjpeg(raw: &RawFrame<'_>, picture: &mut Picture) -> Result<(), FrameError> {
+    let size = (raw.width, raw.height);
+    match jpeg::decode_into(raw.data, picture, size).map_err(FrameError::Jpeg)? {
+        None => Ok(()),
+        Some((width, height)) => {
+            Err(FrameError::SizeDiffers { expected_width: raw.width, expected_height: raw.height, width, height })
+        }
+    }
+}
+
+impl From<DecodeError> for FrameError {
+    fn from(error: DecodeError) -> Self {
+        Self::Jpeg(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(format: PixelFormat, width: u32, height: u32, data: &[u8]) -> RawFrame<'_> {
+        RawFrame { format, width, height, stride: None, color: ColorSpace::default(), data }
+    }
+
+    #[test]
+    fn plain_formats_are_copied() {
+        let bytes = [1, 2, 3, 4, 5, 6, 9];
+        assert_eq!(to_picture(&frame(PixelFormat::Rgb3, 1, 2, &bytes)).unwrap().pixels(), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(to_picture(&frame(PixelFormat::Bgr3, 1, 2, &bytes)).unwrap().pixels(), [3, 2, 1, 6, 5, 4]);
+        assert_eq!(to_picture(&frame(PixelFormat::Grey, 2, 1, &bytes)).unwrap().pixels(), [1, 1, 1, 2, 2, 2]);
+        let padded = RawFrame { stride: Some(4), ..frame(PixelFormat::Grey, 1, 2, &bytes) };
+        assert_eq!(to_picture(&padded).unwrap().pixels(), [1, 1, 1, 5, 5, 5]);
+    }
+
+    #[test]
+    fn black_and_white_reach_the_ends() {
+        let yuyv = [16, 128, 235, 128];
+        assert_eq!(to_picture(&frame(PixelFormat::Yuyv, 2, 1, &yuyv)).unwrap().pixels(), [0, 0, 0, 255, 255, 255]);
+        let nv12 = [16, 235, 235, 16, 128, 128];
+        let picture = to_picture(&frame(PixelFormat::Nv12, 2, 2, &nv12)).unwrap();
+        assert_eq!(picture.pixels(), [0, 0, 0, 255, 255, 255, 255, 255, 255, 0, 0, 0]);
+    }
+
+    #[test]
+    fn short_frames_and_strides_are_named() {
+        let err = to_picture(&frame(PixelFormat::Yuyv, 640, 480, &[0; 100])).unwrap_err().to_string();
+        assert_eq!(err, "a YUYV frame of 640x480 needs 614400 bytes, but only 100 came");
+        let narrow = RawFrame { stride: Some(3), ..frame(PixelFormat::Nv12, 4, 2, &[0; 100]) };
+        assert!(matches!(to_picture(&narrow), Err(FrameError::BadStride { needed: 4, got: 3, .. })));
+        assert!(matches!(to_picture(&frame(PixelFormat::Rgb3, 0, 2, &[])), Err(FrameError::Empty { .. })));
+        let wide = RawFrame { stride: Some(usize::MAX), ..frame(PixelFormat::Grey, 4, 2, &[0; 100]) };
+        assert!(to_picture(&wide).is_err());
+    }
+
+    #[test]
+    fn motion_jpeg_is_decoded_in_place() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/vision");
+        // Cameras leave the Huffman tables out.
+        let bytes = std::fs::read(folder.join("no-huffman-tables.jpg")).unwrap();
+        let whole = crate::decode(&bytes, &crate::DecodeOptions::default()).unwrap();
+        let mut picture = Picture::blank(200, 200).unwrap();
+        let (width, height) = (whole.width(), whole.height());
+        to_picture_into(&frame(PixelFormat::Mjpeg, width, height, &bytes), &mut picture).unwrap();
+        assert_eq!(picture, whole);
+        // Drivers pad the buffer behind the frame.
+        let padded = [&bytes[..], &[0; 64]].concat();
+        to_picture_into(&frame(PixelFormat::Mjpeg, width, height, &padded), &mut picture).unwrap();
+        assert_eq!(picture, whole);
+        let cut = frame(PixelFormat::Mjpeg, width, height, &bytes[..bytes.len() / 2]);
+        let err = to_picture_into(&cut, &mut picture).unwrap_err().to_string();
+        assert_eq!(err, "the camera's JPEG frame can't be decoded: the JPEG image file is truncated");
+        assert!(matches!(
+            to_picture(&frame(PixelFormat::Mjpeg, width + 1, height, &bytes)),
+            Err(FrameError::SizeDiffers { .. })
+        ));
+        assert!(matches!(to_picture(&frame(PixelFormat::Mjpeg, 4, 4, b"")), Err(FrameError::Jpeg(_))));
+    }
+}

@@ -1,0 +1,58 @@
+//! The command line.
+
+use clap::Parser;
+use std::path::PathBuf;
+
+/// Classifies what a camera sees and writes a log of it.
+///
+/// Exit codes: 0 stopped as asked or at the end of the source; 1 internal error; 2 wrong usage; 3 the
+/// package was refused; 4 the source failed; 5 the log could not be written; 6 some pictures could not be
+/// read (with --once).
+#[derive(Parser, Debug)]
+#[command(version, verbatim_doc_comment)]
+pub struct Args {
+    /// The package to run; without it, the built-in EfficientNet-Lite0 (1000 ImageNet classes)
+    #[arg(long, value_name = "FILE")]
+    pub package: Option<PathBuf>,
+
+    /// Where frames come from: v4l2:/dev/video0, a picture, a folder of pictures, or pattern[:WIDTHxHEIGHT]
+    #[arg(long, default_value = "v4l2:/dev/video0")]
+    pub source: String,
+
+    /// Format to ask a camera for; the nearest one it has is taken
+    #[arg(long, value_name = "WxH@FPS", default_value = "640x480@30")]
+    pub camera_format: String,
+
+    /// The classification log, JSON lines, appended to; - for standard output
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub log: PathBuf,
+
+    /// Show every picture of a folder once, then end (default: start over at the end)
+    #[arg(long)]
+    pub once: bool,
+
+    /// Pictures per second from a file, folder or pattern (default: as fast as they are classified with
+    /// --once, else 1)
+    #[arg(long, value_name = "HZ")]
+    pub rate: Option<f64>,
+
+    /// End after this many frames
+    #[arg(long, value_name = "N")]
+    pub frames: Option<u64>,
+
+    /// How many classes each line of the log holds
+    #[arg(long, default_value_t = 5, value_name = "K")]
+    pub top: usize,
+
+    /// Threads that compute (default: all cores)
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+
+    /// Accept only packages signed by this key; may be repeated
+    #[arg(long, value_name = "FILE.pub")]
+    pub trusted_key: Vec<PathBuf>,
+
+    /// Which board this is (default: read from the device tree)
+    #[arg(long)]
+    pub board: Option<String>,
+}

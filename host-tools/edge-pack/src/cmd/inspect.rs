@@ -1,0 +1,113 @@
+//! `edge-pack inspect`: what a package says of itself.
+
+use crate::{model, out};
+use anyhow::bail;
+use edge_package::{
+    Manifest, Resize, Signed, Tolerance, TrustPolicy, VerifiedPackage, hex, label_json, preprocess_json, resize_json,
+};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The package
+    package: PathBuf,
+
+    /// One JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if !model::is_package(&args.package)? {
+        bail!("{} is not a package; `edge-pack {0}` makes one of an ONNX model", args.package.display());
+    }
+    let package = model::open_package(&args.package, &TrustPolicy::default())?;
+    let value = describe(&package);
+    if args.json {
+        out::json(&value)?;
+    } else {
+        table(&value, package.manifest())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(package: &VerifiedPackage) -> Value {
+    let m = package.manifest();
+    let signer = match package.signed() {
+        Signed::No => None,
+        Signed::ByUnknown(key) | Signed::ByTrusted(key) => Some(hex(&key.to_bytes())),
+    };
+    let resize = Resize {
+        policy: m.resize.policy,
+        interpolation: m.resize.interpolation,
+        size: Some((m.resize.width, m.resize.height)),
+    };
+    let tolerance = match m.tolerance {
+        Tolerance::Float { relative } => json!({"kind": "float", "relative": relative}),
+        Tolerance::Int8 { steps, step } => json!({"kind": "int8", "steps": steps, "step": step}),
+    };
+    json!({
+        "name": m.name,
+        "digest": hex(&package.digest()),
+        "bytes": package.file_len(),
+        "signer": signer,
+        "sequence": m.sequence,
+        "created": m.created,
+        "boards": m.boards,
+        "minimum_runtime": m.minimum_runtime.to_string(),
+        "model": {"opset": m.model.opset, "precision": m.model.precision, "output": m.model.output},
+        "input": {"name": m.input.name, "shape": m.input.shape(), "layout": m.input.layout},
+        "resize": resize_json(&resize),
+        "preprocess": preprocess_json(&m.preprocess),
+        "activation": m.activation,
+        "threshold": m.threshold,
+        "classes": m.labels.len(),
+        "labels": m.labels.iter().map(label_json).collect::<Vec<_>>(),
+        "goldens": m.goldens.iter().map(|g| json!({"name": g.name, "tensor": hex(&g.tensor)})).collect::<Vec<_>>(),
+        "tolerance": tolerance,
+        "provenance": m.provenance.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+        "parts": m.parts.iter().map(|p| json!({
+            "name": p.name, "offset": p.offset, "length": p.length, "digest": hex(&p.digest),
+        })).collect::<Vec<_>>(),
+    })
+}
+
+fn table(value: &Value, manifest: &Manifest) -> anyhow::Result<()> {
+    let plain = |v: &Value| match v {
+        Value::String(s) => s.clone(),
+        Value::Null => "-".into(),
+        other => other.to_string(),
+    };
+    for key in [
+        "name",
+        "digest",
+        "bytes",
+        "signer",
+        "sequence",
+        "created",
+        "boards",
+        "minimum_runtime",
+        "model",
+        "input",
+        "resize",
+        "preprocess",
+        "activation",
+        "threshold",
+        "tolerance",
+        "provenance",
+    ] {
+        out::line(format_args!("{key:16} {}", plain(&value[key])))?;
+    }
+    let shown: Vec<&str> = manifest.labels.iter().take(10).map(|l| l.label.as_str()).collect();
+    let more = manifest.labels.len().saturating_sub(shown.len());
+    let rest = if more > 0 { format!(", and {more} more") } else { String::new() };
+    out::line(format_args!("{:16} {}: {}{rest}", "labels", manifest.labels.len(), shown.join(", ")))?;
+    let goldens: Vec<&str> = manifest.goldens.iter().map(|g| g.name.as_str()).collect();
+    out::line(format_args!("{:16} {}: {}", "goldens", goldens.len(), goldens.join(", ")))?;
+    for part in &manifest.parts {
+        out::line(format_args!("{:16} {} ({} bytes)", "part", part.name, part.length))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! One file per verb: its arguments and what it does.
+
+pub mod bench;
+pub mod eval;
+pub mod inspect;
+pub mod keygen;
+pub mod pack;
+pub mod run;
+pub mod verify;

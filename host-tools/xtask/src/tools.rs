@@ -1,0 +1,69 @@
+//! Where things are, and how programs are run.
+
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The root of the checkout.
+pub fn root() -> PathBuf {
+    // CARGO_MANIFEST_DIR is host-tools/xtask.
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap_or_else(|_| ".".into())
+}
+
+/// The project's cache, outside the checkout so that another clone uses it too.
+pub fn cache() -> Result<PathBuf> {
+    crate::apt::cache_dir()
+}
+
+/// Where cargo builds to: CARGO_TARGET_DIR, or the cache.
+pub fn target() -> Result<PathBuf> {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) if !dir.is_empty() => Ok(root().join(dir)),
+        _ => Ok(cache()?.join("target")),
+    }
+}
+
+/// A program of the workspace, as `cargo build` leaves it.
+pub fn built(name: &str) -> Result<PathBuf> {
+    Ok(target()?.join("debug").join(name))
+}
+
+/// Everything at once: other selections of packages give dependencies other features, and tract is then
+/// built twice.
+pub const BUILD: [&str; 3] = ["build", "--workspace", "--all-targets"];
+
+/// A cargo command in the checkout that builds to [`target`], with what setup found.
+pub fn cargo(args: &[&str]) -> Result<Command> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    command.args(args).current_dir(root()).env("CARGO_TARGET_DIR", target()?);
+    if let Some(libclang) = crate::setup::libclang() {
+        command.env("LIBCLANG_PATH", libclang);
+    }
+    Ok(command)
+}
+
+/// Runs a command to its end; its failure names it.
+pub fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot start {:?}", command.get_program()))?;
+    if !status.success() {
+        bail!("{} failed: {status}", shown(command));
+    }
+    Ok(())
+}
+
+/// Runs a command and returns its standard output; its standard error is shown when it fails.
+pub fn output(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot start {:?}", command.get_program()))?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!("{} failed: {}\n{}", shown(command), output.status, stderr.trim_end());
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("{} printed something that is no text", shown(command)))
+}
+
+/// The command as a person would type it, shortened.
+fn shown(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy();
+    let args: Vec<_> = command.get_args().take(6).map(|a| a.to_string_lossy()).collect();
+    format!("{program} {}", args.join(" "))
+}
