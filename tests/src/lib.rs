@@ -1,1 +1,151 @@
-//! x
+//! What the end-to-end cases share: the built programs, run on real files.
+
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+/// The checkout.
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The default model: a real network of 1000 classes.
+pub fn default_model() -> PathBuf {
+    root().join("models/efficientnet-lite0/efficientnet-lite0.onnx")
+}
+
+/// Three real photos whose class is known: chelsea, coffee, rocket.
+pub fn examples() -> PathBuf {
+    root().join("models/efficientnet-lite0/examples")
+}
+
+/// A network of 20x20 pixels and five classes that brings its metadata, for cases about anything but vision.
+pub fn small_model() -> PathBuf {
+    root().join("tests/goldens/engine/nhwc-unk-softmax.onnx")
+}
+
+/// A small picture out of the vision goldens.
+pub fn golden_picture(name: &str) -> PathBuf {
+    root().join("tests/goldens/vision").join(name)
+}
+
+/// A program of the workspace. The tests do not build it: `cargo build --workspace` does.
+pub fn program(name: &str) -> PathBuf {
+    let folder = std::env::var_os("EDGE_BIN_DIR").map(PathBuf::from).unwrap_or_else(|| {
+        // target/PROFILE/deps/this-test
+        let test = std::env::current_exe().expect("the path of this test");
+        test.ancestors().nth(2).expect("target/PROFILE").to_path_buf()
+    });
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is missing: run `cargo build --workspace` first", path.display());
+    path
+}
+
+/// A finished run.
+pub struct Ran {
+    /// Exit code; `None` after a signal.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Ran {
+    /// Asserts success.
+    pub fn ok(self) -> Ran {
+        assert_eq!(self.code, Some(0), "{}{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// Asserts the exit code, that standard error names `what`, and that nothing panicked.
+    pub fn fails(self, code: i32, what: &[&str]) -> Ran {
+        assert_eq!(self.code, Some(code), "{}{}", self.stdout, self.stderr);
+        for part in what {
+            assert!(self.stderr.contains(part), "{part:?} is not in: {}", self.stderr);
+        }
+        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+        self
+    }
+
+    /// The JSON objects on standard output, one a line.
+    pub fn json(&self) -> Vec<Value> {
+        self.stdout.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect()
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Ran {
+        Ran {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// Runs a program of the workspace to its end.
+pub fn run<A: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item = A>) -> Ran {
+    Command::new(program(name)).args(args).output().expect("the program starts").into()
+}
+
+/// `run("edge-pack", [...])` with arguments of mixed types.
+#[macro_export]
+macro_rules! edge_pack {
+    ($($arg:expr),* $(,)?) => { $crate::run("edge-pack", [$(AsRef::<std::ffi::OsStr>::as_ref(&$arg)),*]) };
+}
+
+/// `run("edge-camera", [...])` with arguments of mixed types.
+#[macro_export]
+macro_rules! edge_camera {
+    ($($arg:expr),* $(,)?) => { $crate::run("edge-camera", [$(AsRef::<std::ffi::OsStr>::as_ref(&$arg)),*]) };
+}
+
+/// A scratch folder with a package in it.
+pub struct Scratch {
+    dir: TempDir,
+    /// The package.
+    pub package: PathBuf,
+}
+
+impl Scratch {
+    /// A folder with a package of the small model.
+    pub fn small() -> Scratch {
+        Scratch::of(&small_model())
+    }
+
+    /// A folder with a package of this model, made without options.
+    pub fn of(model: &Path) -> Scratch {
+        let dir = TempDir::new().expect("a scratch folder");
+        let package = dir.path().join("model.edgepack");
+        edge_pack!(model, "-o", package).ok();
+        Scratch { dir, package }
+    }
+
+    /// A path in the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes a file into the folder.
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a writable folder");
+        std::fs::write(&path, bytes).expect("a writable file");
+        path
+    }
+
+    /// Copies a file into the folder.
+    pub fn copy(&self, from: &Path, name: &str) -> PathBuf {
+        self.write(name, std::fs::read(from).expect("a readable file"))
+    }
+}
+
+/// The lines of a classification log; each must be whole.
+pub fn log_lines(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).expect("a log");
+    assert!(text.is_empty() || text.ends_with('\n'), "the last line is cut: {text:?}");
+    text.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect()
+}

@@ -187,6 +187,10 @@ fn read_rows(
     let cmyk = header.layers == 4;
     let mut decoder =
         decoder.to_colorspace(if cmyk { ColorSpace::JCS_CMYK } else { ColorSpace::JCS_RGB }).map_err(io)?;
+    if pixels.is_empty() {
+        // Fresh zeros cost no memory until a row is written, which a file that lies about its size never does.
+        *pixels = vec![0; width * height * 3];
+    }
     pixels.resize(width * height * 3, 0);
     let mut inks = vec![0_u8; if cmyk { width * ROWS * 4 } else { 0 }];
     for rows in pixels.chunks_mut(width * 3 * ROWS) {

@@ -33,7 +33,7 @@ pub struct Args {
 
     /// Pictures per second from a file, folder or pattern (default: as fast as they are classified with
     /// --once, else 1)
-    #[arg(long, value_name = "HZ")]
+    #[arg(long, value_name = "HZ", allow_negative_numbers = true)]
     pub rate: Option<f64>,
 
     /// End after this many frames

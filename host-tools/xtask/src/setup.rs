@@ -13,7 +13,7 @@ const PROGRAMS: [(&str, &str); 4] = [("cc", "gcc"), ("nasm", "nasm"), ("make", "
 pub fn ensure() -> Result<()> {
     let mut packages: Vec<&str> =
         PROGRAMS.iter().filter(|(program, _)| !on_path(program)).map(|(_, package)| *package).collect();
-    if libclang().is_none() {
+    if !has_libclang() {
         packages.push("libclang-dev");
     }
     // Debian's Python comes without the module that makes virtual environments.
@@ -31,27 +31,23 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// The folder of libclang, which bindgen needs for the camera's bindings: LIBCLANG_PATH if that is set, else
-/// the newest of Debian's.
-pub fn libclang() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("LIBCLANG_PATH") {
-        return Some(path.into());
+/// Whether bindgen, which makes the camera's bindings, will find libclang: at LIBCLANG_PATH or where
+/// distributions put it.
+fn has_libclang() -> bool {
+    if std::env::var_os("LIBCLANG_PATH").is_some() {
+        return true;
     }
-    let is_libclang = |path: &Path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        name.starts_with("libclang.so") || (name.starts_with("libclang-") && name.contains(".so"))
+    let names = |dir: &Path| {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect::<Vec<_>>()
     };
-    let mut found: Vec<(u32, PathBuf)> = vec![];
-    for entry in std::fs::read_dir("/usr/lib").ok()?.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(version) = name.strip_prefix("llvm-").and_then(|v| v.parse().ok()) else { continue };
-        let lib = entry.path().join("lib");
-        let files = std::fs::read_dir(&lib).into_iter().flatten().flatten();
-        if files.map(|f| f.path()).any(|f| is_libclang(&f)) {
-            found.push((version, lib));
-        }
-    }
-    found.into_iter().max().map(|(_, lib)| lib)
+    let lib = Path::new("/usr/lib");
+    let mut folders =
+        vec![lib.to_path_buf(), lib.join(format!("{}-linux-gnu", std::env::consts::ARCH)), "/usr/lib64".into()];
+    folders.extend(names(lib).iter().filter(|n| n.starts_with("llvm")).map(|n| lib.join(n).join("lib")));
+    let is_libclang =
+        |name: &String| name.starts_with("libclang.so") || name.starts_with("libclang-") && name.contains(".so");
+    folders.iter().any(|folder| names(folder).iter().any(is_libclang))
 }
 
 /// The Python of a virtual environment with the packages of `tests/reference/requirements-NAME.txt`. Made

@@ -32,13 +32,10 @@ pub fn built(name: &str) -> Result<PathBuf> {
 /// built twice.
 pub const BUILD: [&str; 3] = ["build", "--workspace", "--all-targets"];
 
-/// A cargo command in the checkout that builds to [`target`], with what setup found.
+/// A cargo command in the checkout that builds to [`target`].
 pub fn cargo(args: &[&str]) -> Result<Command> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     command.args(args).current_dir(root()).env("CARGO_TARGET_DIR", target()?);
-    if let Some(libclang) = crate::setup::libclang() {
-        command.env("LIBCLANG_PATH", libclang);
-    }
     Ok(command)
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use edge_device::Classifier;
 use edge_device::event::{Score, decision_label, millis};
 use edge_vision::{DecodeOptions, load, picture_paths};
-use serde_json::json;
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -42,6 +42,17 @@ pub struct Args {
 
     #[command(flatten)]
     recipe: RecipeArgs,
+}
+
+/// A line of `--json`. A struct, because a JSON value would widen float32 to float64 and show digits that
+/// are not there.
+#[derive(Serialize)]
+struct Line<'a> {
+    path: String,
+    top: Vec<Score>,
+    decision: String,
+    logits: &'a [f32],
+    latency_ms: f64,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -93,13 +104,13 @@ fn one(
     }
     let top = Score::label(&result.top, &classifier.manifest().labels);
     if args.json {
-        out::json(&json!({
-            "path": path.display().to_string(),
-            "top": top,
-            "decision": decision_label(classifier, &result),
-            "logits": classifier.logits(),
-            "latency_ms": latency_ms,
-        }))?;
+        out::json(&Line {
+            path: path.display().to_string(),
+            top,
+            decision: decision_label(classifier, &result),
+            logits: classifier.logits(),
+            latency_ms,
+        })?;
     } else {
         out::line(format_args!("{}  {}  ({latency_ms:.1} ms)", path.display(), decision_label(classifier, &result)))?;
         for score in top {

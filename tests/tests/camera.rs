@@ -1,0 +1,219 @@
+//! `edge-camera` from start to stop: sources, the log, signals, faults.
+
+use edge_suite::*;
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+fn spawn(scratch: &Scratch, args: &[&str], log: &std::path::Path) -> Child {
+    Command::new(program("edge-camera"))
+        .arg("--package")
+        .arg(&scratch.package)
+        .args(args)
+        .arg("--log")
+        .arg(log)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+/// Waits until the log has this many lines.
+fn wait_for_lines(log: &std::path::Path, count: usize) {
+    for _ in 0..600 {
+        if std::fs::read_to_string(log).is_ok_and(|t| t.lines().count() >= count) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    panic!("{} never got {count} lines", log.display());
+}
+
+#[test]
+fn the_built_in_model_classifies_a_folder_to_standard_output() {
+    let ran = edge_camera!("--source", examples(), "--once", "--log", "-").ok();
+    let decisions: Vec<Value> = ran.json().iter().map(|e| e["decision"].clone()).collect();
+    assert_eq!(decisions, ["Egyptian cat", "espresso", "missile"]);
+}
+
+#[test]
+fn a_line_of_the_log_has_everything() {
+    let scratch = Scratch::small();
+    let log = scratch.path("log.jsonl");
+    edge_camera!(
+        "--package",
+        scratch.package,
+        "--source",
+        golden_picture("rgb8.png"),
+        "--once",
+        "--log",
+        log,
+        "--top",
+        "2"
+    )
+    .ok();
+    let digest = edge_pack!("inspect", scratch.package, "--json").ok().json()[0]["digest"].clone();
+    let line = &log_lines(&log)[0];
+    assert_eq!(line["package"], digest);
+    assert_eq!(line["backend"], "cpu");
+    assert_eq!(line["frame"], 0);
+    assert_eq!(line["top"].as_array().unwrap().len(), 2);
+    assert_eq!(line["decision"], line["top"][0]["label"]);
+    assert!(line["source"].as_str().unwrap().ends_with("rgb8.png"));
+    assert!(line["time"].as_str().unwrap().ends_with('Z') && line["monotonic_s"].is_number());
+    for stage in ["decode", "resize", "preprocess", "infer", "total"] {
+        assert!(line["latency_ms"][stage].is_number(), "{stage}");
+    }
+}
+
+#[test]
+fn below_the_threshold_the_decision_is_unknown() {
+    let scratch = Scratch::small();
+    let package = scratch.path("strict.edgepack");
+    edge_pack!(small_model(), "-o", package, "--threshold", "1").ok();
+    let ran = edge_camera!("--package", package, "--source", golden_picture("rgb8.png"), "--once").ok();
+    assert_eq!(ran.json()[0]["decision"], "unknown");
+    assert!(ran.json()[0]["top"][0]["score"].as_f64().unwrap() < 1.0);
+}
+
+#[test]
+fn a_folder_is_shown_over_and_over_at_a_rate() {
+    let scratch = Scratch::small();
+    let ran = edge_camera!("--package", scratch.package, "--source", examples(), "--rate", "100", "--frames", "7").ok();
+    let sources: Vec<String> = ran.json().iter().map(|e| e["source"].as_str().unwrap().to_string()).collect();
+    assert_eq!(sources.len(), 7);
+    assert_eq!(sources[0], sources[3]);
+    assert_eq!(sources[1], sources[4]);
+    assert_ne!(sources[0], sources[1]);
+}
+
+#[test]
+fn sources_that_are_none() {
+    let scratch = Scratch::small();
+    let empty = scratch.path("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let open = |source: &str| edge_camera!("--package", scratch.package, "--source", source, "--once");
+    open(empty.to_str().unwrap()).fails(4, &["empty", "no pictures"]);
+    open("/no/such/folder").fails(4, &["/no/such/folder"]);
+    open("v4l2:/dev/video97").fails(4, &["/dev/video97"]);
+    open("v4l2:/dev/null").fails(4, &["/dev/null", "not a camera"]);
+    open("pattern:0x7").fails(4, &["0x7"]);
+    edge_camera!("--package", scratch.package, "--source", "pattern", "--rate", "0").fails(4, &["--rate"]);
+    edge_camera!("--package", scratch.package, "--source", "v4l2:/dev/video0", "--camera-format", "huge")
+        .fails(4, &["--camera-format huge"]);
+}
+
+#[test]
+fn pictures_that_cannot_be_read_are_logged_and_counted() {
+    let scratch = Scratch::small();
+    scratch.copy(&golden_picture("rgb8.png"), "photos/good.jpg");
+    scratch.write("photos/text.jpg", "hello");
+    std::os::unix::fs::symlink("nowhere", scratch.path("photos/gone.jpg")).unwrap();
+    let photos = scratch.path("photos");
+    let ran =
+        edge_camera!("--package", scratch.package, "--source", photos, "--once").fails(6, &["text.jpg", "2 picture"]);
+    let lines = ran.json();
+    assert_eq!(lines.len(), 3);
+    assert_eq!(lines.iter().filter(|l| l["error"].is_string()).count(), 2);
+    assert_eq!(lines.iter().filter(|l| l["decision"].is_string()).count(), 1);
+}
+
+#[test]
+fn sigterm_and_sigint_end_it_cleanly() {
+    let scratch = Scratch::small();
+    for name in ["TERM", "INT"] {
+        let log = scratch.path(name);
+        let child = spawn(&scratch, &["--source", "pattern", "--rate", "200"], &log);
+        wait_for_lines(&log, 5);
+        signal(&child, name);
+        let ran = Ran::from(child.wait_with_output().unwrap()).ok();
+        assert!(ran.stderr.contains("frame(s)"), "{}", ran.stderr);
+        assert!(log_lines(&log).len() >= 5);
+    }
+}
+
+#[test]
+fn after_kill_9_every_line_is_whole_and_a_restart_appends() {
+    let scratch = Scratch::small();
+    let log = scratch.path("log");
+    for round in 1..=3 {
+        let mut child = spawn(&scratch, &["--source", "pattern", "--rate", "1000"], &log);
+        wait_for_lines(&log, 40 * round);
+        signal(&child, "KILL");
+        child.wait().unwrap();
+        assert!(log_lines(&log).len() >= 40 * round);
+    }
+}
+
+#[test]
+fn no_space_for_the_log() {
+    let scratch = Scratch::small();
+    edge_camera!("--package", scratch.package, "--source", "pattern", "--log", "/dev/full").fails(5, &["/dev/full"]);
+    edge_camera!("--package", scratch.package, "--source", "pattern", "--log", scratch.path("no/folder"))
+        .fails(5, &["no/folder"]);
+    let picture = scratch.copy(&golden_picture("rgb8.png"), "precious.png");
+    let before = std::fs::read(&picture).unwrap();
+    edge_camera!("--package", scratch.package, "--source", "pattern", "--log", picture)
+        .fails(5, &["precious.png", "not a classification log"]);
+    assert_eq!(std::fs::read(&picture).unwrap(), before);
+}
+
+#[test]
+fn a_disk_that_runs_full_leaves_whole_lines() {
+    let scratch = Scratch::small();
+    let disk = scratch.path("disk");
+    std::fs::create_dir(&disk).unwrap();
+    // A file system of 16 KiB of its own, which ends with the namespace.
+    let script = "mount -t tmpfs -o size=16k none \"$1\" && { \"$2\" --package \"$3\" --source pattern --rate 1000 --log \"$1/log\"; \
+                  code=$?; cat \"$1/log\"; exit $code; }";
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"])
+        .arg(&disk)
+        .arg(program("edge-camera"))
+        .arg(&scratch.package)
+        .output();
+    let ran = match output {
+        Ok(output) => Ran::from(output),
+        Err(e) => return println!("SKIPPED: unshare: {e}"),
+    };
+    if ran.stderr.contains("unshare:") || ran.stderr.contains("mount:") {
+        return println!("SKIPPED: {}", ran.stderr);
+    }
+    let ran = ran.fails(5, &["cannot write the log", "No space left"]);
+    assert!(ran.stdout.ends_with('\n') && ran.json().len() > 10, "{}", ran.stdout);
+}
+
+#[test]
+fn memory_does_not_grow_over_a_thousand_frames() {
+    let scratch = Scratch::of(&default_model());
+    let mut child = Command::new(program("edge-camera"))
+        .arg("--package")
+        .arg(&scratch.package)
+        .args(["--source", "pattern:320x240", "--rate", "1000", "--frames", "1000", "--log", "-"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let resident = |pid: u32| -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let (mut early, mut late) = (0, 0);
+    for (i, line) in BufReader::new(child.stdout.take().unwrap()).lines().enumerate() {
+        line.unwrap();
+        match i {
+            100 => early = resident(child.id()),
+            950 => late = resident(child.id()),
+            _ => {}
+        }
+    }
+    assert!(child.wait().unwrap().success());
+    println!("{early} KiB after 100 frames, {late} KiB after 950");
+    assert!(early > 0 && late < early + 2048, "{early} KiB after 100 frames, {late} KiB after 950");
+}
