@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io::{self, BufRead, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use image::metadata::Orientation;
 use mozjpeg::{ColorSpace, Decompress};
 
 use crate::decode::{DecodeError, check_size};
@@ -20,7 +21,7 @@ fn broken(message: impl Into<String>) -> DecodeError {
 }
 
 /// Decodes a JPEG and gives its EXIF orientation with it.
-pub(crate) fn decode(bytes: &[u8]) -> Result<(Picture, Option<u32>), DecodeError> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<(Picture, Option<Orientation>), DecodeError> {
     let header = read_header(bytes)?;
     let mut pixels = Vec::new();
     decode_pixels(bytes, &header, &mut pixels)?;

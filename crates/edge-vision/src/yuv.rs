@@ -7,6 +7,10 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use yuv::{
+    YuvBiPlanarImage, YuvChromaSubsampling, YuvConversionMode, YuvError, YuvPackedImage, YuvPlanarImageMut, YuvRange,
+    YuvStandardMatrix, yuv_nv12_to_rgb, yuv422_to_rgb, yuyv422_to_yuv422,
+};
 
 use crate::decode::{DecodeError, MAX_PIXELS};
 use crate::frame::{FrameError, Picture};
@@ -76,100 +80,19 @@ pub struct ColorSpace {
     pub range: ColorRange,
 }
 
-/// Fractional bits of the weights; the largest sum stays below 2^27.
-const BITS: u32 = 16;
-
-/// Pixels converted at once: even, and enough to fill the vectors of any instruction set.
-const BLOCK: usize = 32;
-
-/// The weights of one colour space in fixed point, after ITU-R BT.601, BT.709 and BT.2020.
-struct Weights {
-    black: i32,
-    luma: i32,
-    v_red: i32,
-    u_green: i32,
-    v_green: i32,
-    u_blue: i32,
-}
-
-impl Weights {
-    fn new(color: ColorSpace) -> Self {
-        let (kr, kb) = match color.matrix {
-            ColorMatrix::Bt601 => (0.299, 0.114),
-            ColorMatrix::Bt709 => (0.2126, 0.0722),
-            ColorMatrix::Bt2020 => (0.2627, 0.0593),
+impl ColorSpace {
+    fn parts(self) -> (YuvRange, YuvStandardMatrix) {
+        let range = match self.range {
+            ColorRange::Limited => YuvRange::Limited,
+            ColorRange::Full => YuvRange::Full,
         };
-        let (black, y_span, uv_span) = match color.range {
-            ColorRange::Limited => (16, 219.0, 224.0),
-            ColorRange::Full => (0, 255.0, 255.0),
+        let matrix = match self.matrix {
+            ColorMatrix::Bt601 => YuvStandardMatrix::Bt601,
+            ColorMatrix::Bt709 => YuvStandardMatrix::Bt709,
+            ColorMatrix::Bt2020 => YuvStandardMatrix::Bt2020,
         };
-        let kg = 1.0 - kr - kb;
-        let one = f64::from(1_i32 << BITS) * 255.0;
-        let chroma = |weight: f64| (weight * one / uv_span).round() as i32;
-        Self {
-            black,
-            luma: (one / y_span).round() as i32,
-            v_red: chroma(2.0 * (1.0 - kr)),
-            u_green: chroma(-2.0 * kb * (1.0 - kb) / kg),
-            v_green: chroma(-2.0 * kr * (1.0 - kr) / kg),
-            u_blue: chroma(2.0 * (1.0 - kb)),
-        }
+        (range, matrix)
     }
-
-    /// Converts a block whose Y, U and V lie apart; loops over plain arrays, so that they vectorise.
-    #[inline]
-    fn convert(&self, y: &[u8; BLOCK], u: &[u8; BLOCK], v: &[u8; BLOCK], out: &mut [[u8; 3]; BLOCK]) {
-        // Wrapping operators spare the overflow checks that would keep the loop scalar; nothing overflows.
-        let level = |sum: i32| (sum >> BITS).clamp(0, 255) as u8;
-        let mut planes = [[0_u8; BLOCK]; 3];
-        for i in 0..BLOCK {
-            let luma = (i32::from(y[i]) - self.black).wrapping_mul(self.luma).wrapping_add(1 << (BITS - 1));
-            let (u, v) = (i32::from(u[i]) - 128, i32::from(v[i]) - 128);
-            planes[0][i] = level(luma.wrapping_add(v.wrapping_mul(self.v_red)));
-            planes[1][i] =
-                level(luma.wrapping_add(u.wrapping_mul(self.u_green)).wrapping_add(v.wrapping_mul(self.v_green)));
-            planes[2][i] = level(luma.wrapping_add(u.wrapping_mul(self.u_blue)));
-        }
-        for (i, px) in out.iter_mut().enumerate() {
-            *px = [planes[0][i], planes[1][i], planes[2][i]];
-        }
-    }
-
-    /// Converts one row; `load` fills Y, U and V of the block that begins at the pixel it is given.
-    fn row(&self, out: &mut [[u8; 3]], mut load: impl FnMut(usize, usize, &mut [[u8; BLOCK]; 3])) {
-        let mut planes = [[0; BLOCK]; 3];
-        let mut rgb = [[0; 3]; BLOCK];
-        for (block, out) in out.chunks_mut(BLOCK).enumerate() {
-            load(block * BLOCK, out.len(), &mut planes);
-            let [y, u, v] = &planes;
-            self.convert(y, u, v, &mut rgb);
-            out.copy_from_slice(&rgb[..out.len()]);
-        }
-    }
-}
-
-fn yuyv_row(weights: &Weights, row: &[u8], out: &mut [[u8; 3]]) {
-    let groups = row.as_chunks::<4>().0;
-    weights.row(out, |first, len, [y, u, v]| {
-        let groups = &groups[first / 2..(first + len).div_ceil(2)];
-        for (i, &[y0, u0, y1, v0]) in groups.iter().enumerate() {
-            (y[2 * i], y[2 * i + 1]) = (y0, y1);
-            (u[2 * i], u[2 * i + 1]) = (u0, u0);
-            (v[2 * i], v[2 * i + 1]) = (v0, v0);
-        }
-    });
-}
-
-fn nv12_row(weights: &Weights, luma: &[u8], chroma: &[u8], out: &mut [[u8; 3]]) {
-    let pairs = chroma.as_chunks::<2>().0;
-    weights.row(out, |first, len, [y, u, v]| {
-        y[..len].copy_from_slice(&luma[first..first + len]);
-        let pairs = &pairs[first / 2..(first + len).div_ceil(2)];
-        for (i, &[u0, v0]) in pairs.iter().enumerate() {
-            (u[2 * i], u[2 * i + 1]) = (u0, u0);
-            (v[2 * i], v[2 * i + 1]) = (v0, v0);
-        }
-    });
 }
 
 /// A frame as the camera gave it.
@@ -217,6 +140,8 @@ pub fn to_picture_into(raw: &RawFrame<'_>, picture: &mut Picture) -> Result<(), 
         return Err(FrameError::TooLarge { width, height });
     }
     let (w, h) = (width as usize, height as usize);
+    // Every other condition of the converters is checked before they are called.
+    let too_large = |_: YuvError| FrameError::TooLarge { width, height };
     match format {
         PixelFormat::Mjpeg => mjpeg(raw, picture),
         PixelFormat::Rgb3 | PixelFormat::Bgr3 => {
@@ -244,29 +169,42 @@ pub fn to_picture_into(raw: &RawFrame<'_>, picture: &mut Picture) -> Result<(), 
         }
         PixelFormat::Yuyv => {
             // A row of odd width still ends with a whole group of two pixels.
-            let stride = check(raw, w.div_ceil(2) * 4, h)?;
+            let row_bytes = w.div_ceil(2) * 4;
+            let stride = check(raw, row_bytes, h)?;
             picture.reshape(width, height)?;
-            let weights = Weights::new(raw.color);
-            for (row, out) in raw.data.chunks(stride).zip(picture.pixels_mut().chunks_exact_mut(w * 3)) {
-                yuyv_row(&weights, row, out.as_chunks_mut().0);
-            }
-            Ok(())
+            let rows = raw.data.chunks(stride).map(|row| &row[..row_bytes]);
+            yuyv(rows.zip(picture.pixels_mut().chunks_exact_mut(w * 3)), width, raw.color).map_err(too_large)
         }
         PixelFormat::Nv12 => {
             // Chroma rows follow the luma rows with the same stride; an odd height rounds up.
             let stride = check(raw, w.next_multiple_of(2), h + h.div_ceil(2))?;
             picture.reshape(width, height)?;
-            let (luma, chroma) = raw.data.split_at(stride * h);
-            let weights = Weights::new(raw.color);
-            // Each row of chroma serves two rows of luma.
-            let chroma = chroma.chunks(stride).flat_map(|row| [row, row]);
-            let rows = luma.chunks(stride).zip(chroma);
-            for ((luma, chroma), out) in rows.zip(picture.pixels_mut().chunks_exact_mut(w * 3)) {
-                nv12_row(&weights, luma, chroma, out.as_chunks_mut().0);
-            }
-            Ok(())
+            let (y_plane, uv_plane) = raw.data.split_at(stride * h);
+            let stride = u32::try_from(stride).map_err(|_| FrameError::TooLarge { width, height })?;
+            let planes = YuvBiPlanarImage { y_plane, y_stride: stride, uv_plane, uv_stride: stride, width, height };
+            let (range, matrix) = raw.color.parts();
+            let rgb = picture.pixels_mut();
+            yuv_nv12_to_rgb(&planes, rgb, width * 3, range, matrix, YuvConversionMode::Balanced).map_err(too_large)
         }
     }
+}
+
+/// Converts YUYV row by row, so that the planes between the two steps stay in the nearest cache.
+///
+/// The `yuv` crate's direct way computes with weights of 6 bits; by way of planes it has 13.
+fn yuyv<'a>(
+    rows: impl Iterator<Item = (&'a [u8], &'a mut [u8])>,
+    width: u32,
+    color: ColorSpace,
+) -> Result<(), YuvError> {
+    let (range, matrix) = color.parts();
+    let mut planes = YuvPlanarImageMut::alloc(width, 1, YuvChromaSubsampling::Yuv422);
+    for (yuy, rgb) in rows {
+        let packed = YuvPackedImage { yuy, yuy_stride: yuy.len() as u32, width, height: 1 };
+        yuyv422_to_yuv422(&mut planes, &packed)?;
+        yuv422_to_rgb(&planes.to_fixed(), rgb, width * 3, range, matrix)?;
+    }
+    Ok(())
 }
 
 /// The stride of a frame of `rows` rows of `row_bytes` bytes, after making sure that the data hold them all.

@@ -5,6 +5,7 @@ mod bench;
 mod demo;
 mod emulator;
 mod fetch;
+mod fuzz;
 mod setup;
 mod suite;
 mod tools;

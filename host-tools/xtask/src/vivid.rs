@@ -62,16 +62,6 @@ kill -0 $shown || { cat /tmp/shown; exit 1; }
 echo "the photo is shown; capturing"
 "#;
 
-/// A picture as raw bytes: `width` × `height` pixels of red, green, blue, rows from the top.
-pub struct RgbPhoto<'a> {
-    /// The file with the raw bytes.
-    pub path: &'a Path,
-    /// Pixels in a row.
-    pub width: usize,
-    /// Rows.
-    pub height: usize,
-}
-
 /// What is to be proved of `edge-camera`.
 pub struct Classify<'a> {
     /// The dynamically linked device runtime, built for this machine.
@@ -82,52 +72,48 @@ pub struct Classify<'a> {
     pub expected: &'a str,
 }
 
-/// Shows `photo` to the emulated camera, and returns a line that says what was proved.
+/// Shows `photo` (a file of 640x480 pixels, 3 bytes each) to the emulated camera, and returns a line that says what
+/// was proved.
 ///
-/// Captured frames must equal the shown one byte for byte. With `classify`, `edge-camera` then runs on the camera in
-/// the guest, and each line of its log must have the expected label on top. The photo is squashed to 640x480: use one
-/// of 4:3 where the package crops.
-///
-/// Where the emulator can't be fetched the line begins with `SKIPPED because`, and says why.
-pub fn camera_step(photo: &RgbPhoto, classify: Option<&Classify>) -> Result<String> {
-    let cache = apt::cache_dir()?;
-    let guest = match Guest::new(&cache) {
-        Ok(guest) => guest,
-        Err(error) => match error.downcast_ref::<apt::Unavailable>() {
-            Some(reason) => return Ok(format!("SKIPPED because {reason}")),
-            None => return Err(error.context("preparing the emulated camera")),
-        },
-    };
-
-    let shown = rgb_to_yuyv(&squash(&read_photo(photo)?, photo.width, photo.height));
-    let mut script = format!(
-        "{SHOW}v4l2-ctl -d $capture --stream-mmap --stream-count={COMPARED} --stream-to=/result/frames.yuyv \
-         >/tmp/captured 2>&1 || {{ cat /tmp/captured; exit 1; }}\n"
-    );
-    let mut guest =
-        guest.with_tool("bin/v4l2-ctl").with_module("vivid", VIVID).with_bytes(shown.clone(), "/photo.yuyv");
-    if let Some(classify) = classify {
-        // The guest holds the initramfs, twice while it boots, and then what the runtime maps and computes.
-        let mut bytes = 0;
-        for path in [classify.edge_camera, classify.package] {
-            bytes += fs::metadata(path).with_context(|| format!("reading {}", path.display()))?.len();
-        }
-        let memory = 1024 + 4 * bytes.div_ceil(1 << 20);
-        guest = guest.with_binary(classify.edge_camera).with_file(classify.package, "/m.edgepack");
-        guest = guest.memory_mb(u32::try_from(memory).context("the package is too large for the emulated machine")?);
-        script += &classify_script(classify)?;
+/// Captured frames must equal the shown one byte for byte. `edge-camera` then runs in the guest: on the HDMI input,
+/// where each line of its log must have the expected label on top, and on the webcam input, which nokhwa opens. Where
+/// the emulator can't be fetched, the error is an [`apt::Unavailable`].
+pub fn camera_step(photo: &Path, classify: &Classify) -> Result<String> {
+    let shown = rgb_to_yuyv(&read_photo(photo)?);
+    // The guest holds the initramfs, twice while it boots, and then what the runtime maps and computes.
+    let mut bytes = 0;
+    for path in [classify.edge_camera, classify.package] {
+        bytes += fs::metadata(path).with_context(|| format!("reading {}", path.display()))?.len();
     }
-    let timeout = Duration::from_secs(if classify.is_some() { 600 } else { 180 });
-    let result = guest.script(&script).run(timeout)?;
+    let memory = u32::try_from(1024 + 4 * bytes.div_ceil(1 << 20));
+    let script = format!(
+        "{SHOW}v4l2-ctl -d $capture --stream-mmap --stream-count={COMPARED} --stream-to=/result/frames.yuyv \
+         >/tmp/captured 2>&1 || {{ cat /tmp/captured; exit 1; }}\n{}",
+        classify_script(classify)?
+    );
+    let result = Guest::new(&apt::cache_dir()?)
+        .context("preparing the emulated camera")?
+        .with_tool("bin/v4l2-ctl")
+        .with_module("vivid", VIVID)
+        .with_bytes(shown.clone(), "/photo.yuyv")
+        .with_binary(classify.edge_camera)
+        .with_file(classify.package, "/m.edgepack")
+        .memory_mb(memory.context("the package is too large for the emulated machine")?)
+        .script(&script)
+        .run(Duration::from_secs(600))?;
 
     compare_frames(result.file("frames.yuyv")?, &shown)?;
-    let mut proved = format!("{COMPARED} frames of {WIDTH}x{HEIGHT} YUYV came through the emulated camera bit for bit");
-    if let Some(classify) = classify {
-        check_log(&result, classify.expected).with_context(|| format!("the guest printed:\n{}", result.console))?;
-        proved += &format!("; edge-camera logged \"{}\" for each of {CLASSIFIED}", classify.expected);
-    }
-    let (boot, total) = (result.boot.as_secs_f32(), result.total.as_secs_f32());
-    Ok(format!("{proved} (boot {boot:.1} s, {total:.1} s in all)"))
+    let console = || format!("the guest printed:\n{}", result.console);
+    let dropped = check_log(&result, "hdmi", "through v4l", Some(classify.expected)).with_context(console)?;
+    check_log(&result, "webcam", "through nokhwa", None).with_context(console)?;
+    Ok(format!(
+        "{COMPARED} frames of {WIDTH}x{HEIGHT} YUYV came through the emulated camera bit for bit; edge-camera logged \
+         {:?} for each of {CLASSIFIED}, dropping {dropped} older ones, and opened a webcam through nokhwa (boot {:.1} s, \
+         {:.1} s in all)",
+        classify.expected,
+        result.boot.as_secs_f32(),
+        result.total.as_secs_f32()
+    ))
 }
 
 /// The guest's part of the classification. `edge-camera` opens the node as it would find a board's HDMI receiver: input,
@@ -138,33 +124,43 @@ pub fn camera_step(photo: &RgbPhoto, classify: Option<&Classify>) -> Result<Stri
 fn classify_script(classify: &Classify) -> Result<String> {
     let name = classify.edge_camera.file_name().and_then(|name| name.to_str());
     let name = name.context("edge-camera's path has no plain name")?;
-    Ok(format!(
-        "echo 'classifying'\n'{name}' --package /m.edgepack --source v4l2:$capture --frames {CLASSIFIED} --log /result/class.jsonl\n"
-    ))
+    let run = |input: &str| {
+        format!(
+            "'{name}' --package /m.edgepack --source v4l2:$capture --frames {CLASSIFIED} --log /result/{input}.jsonl \
+             2>/result/{input}.txt || {{ cat /result/{input}.txt; exit 1; }}\n"
+        )
+    };
+    Ok(format!("{}v4l2-ctl -d $capture --set-input 0\n{}", run("hdmi"), run("webcam")))
 }
 
-/// Checks that the log has a line for each frame, all with the expected label on top.
-fn check_log(result: &GuestResult, expected: &str) -> Result<()> {
-    let log = std::str::from_utf8(result.file("class.jsonl")?).context("edge-camera's log is not UTF-8")?;
-    let mut labels = Vec::new();
+/// Checks that `edge-camera` opened `input` through the library named, and that its log has a line for each frame, with
+/// the expected label on top where there is one. Returns how many frames were dropped for newer ones.
+fn check_log(result: &GuestResult, input: &str, library: &str, expected: Option<&str>) -> Result<u64> {
+    let text = |name: String| -> Result<&str> {
+        std::str::from_utf8(result.file(&name)?).with_context(|| format!("{name} is not UTF-8"))
+    };
+    let said = text(format!("{input}.txt"))?;
+    ensure!(said.contains(library), "{library:?} was expected on the {input} input: {said}");
+    let log = text(format!("{input}.jsonl"))?;
+    let mut frames = Vec::new();
     for line in log.lines() {
         let entry: Value = serde_json::from_str(line).with_context(|| format!("a log line is not JSON: {line}"))?;
-        // A log may also tell of events (start, reconnect); only lines with a classification have `top`.
-        if let Some(top) = entry.get("top") {
-            let label = top.pointer("/0/label").and_then(Value::as_str);
-            labels.push(label.with_context(|| format!("a log line has no top label: {line}"))?.to_owned());
+        let label = entry.pointer("/top/0/label").and_then(Value::as_str);
+        let label = label.with_context(|| format!("a log line has no top label: {line}"))?;
+        if let Some(expected) = expected {
+            ensure!(
+                label == expected,
+                "the host says {expected:?}, edge-camera in the emulated machine says {label:?}"
+            );
         }
+        frames.push(entry["frame"].as_u64().context("a log line has no frame number")?);
     }
-    ensure!(
-        labels.len() == CLASSIFIED,
-        "{CLASSIFIED} classifications were asked for, the log has {}:\n{log}",
-        labels.len()
-    );
-    ensure!(
-        labels.iter().all(|label| label == expected),
-        "the host says {expected:?}, edge-camera in the emulated machine says {labels:?}"
-    );
-    Ok(())
+    ensure!(frames.len() == CLASSIFIED, "{CLASSIFIED} lines were asked for, the log has {}:\n{log}", frames.len());
+    ensure!(frames.is_sorted_by(|a, b| a < b), "frame numbers do not grow: {frames:?}");
+    // The emulated processor is far slower than the camera: a queue of old frames would have no gaps.
+    let dropped = frames[CLASSIFIED - 1] + 1 - CLASSIFIED as u64;
+    ensure!(dropped > 0, "no frame was dropped for a newer one: {frames:?}");
+    Ok(dropped)
 }
 
 /// Checks that `frames` are all the `shown` one.
@@ -184,51 +180,11 @@ fn compare_frames(frames: &[u8], shown: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn read_photo(photo: &RgbPhoto) -> Result<Vec<u8>> {
-    let rgb = fs::read(photo.path).with_context(|| format!("reading {}", photo.path.display()))?;
-    ensure!(photo.width > 0 && photo.height > 0, "a photo of {}x{} pixels", photo.width, photo.height);
-    let size = photo.width.checked_mul(photo.height).and_then(|pixels| pixels.checked_mul(3));
-    ensure!(
-        size == Some(rgb.len()),
-        "{} has {} bytes, which is not {}x{} RGB",
-        photo.path.display(),
-        rgb.len(),
-        photo.width,
-        photo.height
-    );
+/// Reads the photo: 640x480 pixels of red, green, blue, rows from the top.
+fn read_photo(path: &Path) -> Result<Vec<u8>> {
+    let rgb = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    ensure!(rgb.len() == WIDTH * HEIGHT * 3, "{} has {} bytes, not {WIDTH}x{HEIGHT} RGB", path.display(), rgb.len());
     Ok(rgb)
-}
-
-/// Scales to the cable's size by the mean of the pixels that an output pixel covers. It stands for a lens, not for a
-/// step of the product: nothing has to match it.
-fn squash(rgb: &[u8], width: usize, height: usize) -> Vec<u8> {
-    if (width, height) == (WIDTH, HEIGHT) {
-        return rgb.to_vec();
-    }
-    // The source pixels of output pixel `at`, at least one.
-    let span = |at: usize, from: usize, to: usize| {
-        let begin = at * from / to;
-        begin..((at + 1) * from / to).max(begin + 1)
-    };
-    let mut scaled = Vec::with_capacity(WIDTH * HEIGHT * 3);
-    for y in 0..HEIGHT {
-        for x in 0..WIDTH {
-            let (rows, columns) = (span(y, height, HEIGHT), span(x, width, WIDTH));
-            let count = rows.len() * columns.len();
-            let mut sum = [0; 3];
-            for row in rows {
-                for column in columns.clone() {
-                    let at = (row * width + column) * 3;
-                    for (sum, value) in sum.iter_mut().zip(&rgb[at..at + 3]) {
-                        *sum += usize::from(*value);
-                    }
-                }
-            }
-            // A mean of bytes fits a byte.
-            scaled.extend(sum.map(|sum| ((sum + count / 2) / count) as u8));
-        }
-    }
-    scaled
 }
 
 /// RGB to YUYV: BT.601, limited range, the two pixels of a pair sharing the mean of their colours.
@@ -260,18 +216,6 @@ mod tests {
         assert_eq!(yuyv([255, 0, 0]), [82, 90, 82, 240]);
         assert_eq!(yuyv([0, 0, 255]), [41, 240, 41, 110]);
         assert_eq!(rgb_to_yuyv(&[0, 0, 0, 255, 255, 255]), [16, 128, 235, 128]);
-    }
-
-    #[test]
-    fn squashing_takes_means_and_repeats() {
-        let halves = |width: usize, height: usize| -> Vec<u8> {
-            (0..width * height).flat_map(|at| [if at % width < width / 2 { 10 } else { 200 }; 3]).collect()
-        };
-        for (width, height) in [(2, 1), (WIDTH, HEIGHT), (1280, 960), (320, 240)] {
-            assert_eq!(squash(&halves(width, height), width, height), halves(WIDTH, HEIGHT), "{width}x{height}");
-        }
-        let checkers: Vec<u8> = (0..1280 * 480).flat_map(|at| [(at % 2 * 100) as u8; 3]).collect();
-        assert!(squash(&checkers, 1280, 480).iter().all(|value| *value == 50));
     }
 
     #[test]
