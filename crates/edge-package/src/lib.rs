@@ -47,7 +47,7 @@ pub use manifest::{
     Version,
 };
 pub use metadata::{
-    Metadata, MetadataError, Resize, activation_from_name, label_json, parse_labels, preprocess_from_json,
+    Metadata, MetadataError, Resize, activation_from_name, label_json, number_json, parse_labels, preprocess_from_json,
     preprocess_json, resize_from_json, resize_json,
 };
 pub use sign::{KeyError, PublicKey, SecretKey};

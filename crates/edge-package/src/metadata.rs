@@ -142,6 +142,11 @@ pub fn label_json(label: &Label) -> Value {
     }
 }
 
+/// A float32 as JSON with its own digits; as a float64 0.001 would read 0.0010000000474974513.
+pub fn number_json(x: f32) -> Value {
+    serde_json::from_str(&x.to_string()).unwrap_or(Value::Null)
+}
+
 /// A preprocess mode as JSON.
 pub fn preprocess_json(preprocess: &Preprocess) -> Value {
     match preprocess {
@@ -149,7 +154,9 @@ pub fn preprocess_json(preprocess: &Preprocess) -> Value {
         Preprocess::Tf => json!("tf"),
         Preprocess::Torch => json!("torch"),
         Preprocess::Caffe => json!("caffe"),
-        Preprocess::Affine { mean, std, bgr } => json!({"mean": mean, "std": std, "bgr": bgr}),
+        Preprocess::Affine { mean, std, bgr } => {
+            json!({"mean": mean.map(number_json), "std": std.map(number_json), "bgr": bgr})
+        }
     }
 }
 

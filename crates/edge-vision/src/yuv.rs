@@ -179,12 +179,11 @@ pub fn to_picture_into(raw: &RawFrame<'_>, picture: &mut Picture) -> Result<(), 
             // Chroma rows follow the luma rows with the same stride; an odd height rounds up.
             let stride = check(raw, w.next_multiple_of(2), h + h.div_ceil(2))?;
             picture.reshape(width, height)?;
-            let (y_plane, uv_plane) = raw.data.split_at(stride * h);
-            let stride = u32::try_from(stride).map_err(|_| FrameError::TooLarge { width, height })?;
-            let planes = YuvBiPlanarImage { y_plane, y_stride: stride, uv_plane, uv_stride: stride, width, height };
-            let (range, matrix) = raw.color.parts();
-            let rgb = picture.pixels_mut();
-            yuv_nv12_to_rgb(&planes, rgb, width * 3, range, matrix, YuvConversionMode::Balanced).map_err(too_large)
+            let (luma, chroma) = raw.data.split_at(stride * h);
+            // The last row of chroma may come without its padding.
+            let chroma = chroma.chunks(stride).map(|row| &row[..w.next_multiple_of(2)]);
+            let rows = luma.chunks(stride * 2).zip(chroma).zip(picture.pixels_mut().chunks_mut(w * 3 * 2));
+            nv12(rows, stride, width, raw.color).map_err(too_large)
         }
     }
 }
@@ -203,6 +202,24 @@ fn yuyv<'a>(
         let packed = YuvPackedImage { yuy, yuy_stride: yuy.len() as u32, width, height: 1 };
         yuyv422_to_yuv422(&mut planes, &packed)?;
         yuv422_to_rgb(&planes.to_fixed(), rgb, width * 3, range, matrix)?;
+    }
+    Ok(())
+}
+
+/// Converts NV12 two rows at a time, those that share a row of chroma; of an odd height, the last row alone.
+fn nv12<'a>(
+    rows: impl Iterator<Item = ((&'a [u8], &'a [u8]), &'a mut [u8])>,
+    y_stride: usize,
+    width: u32,
+    color: ColorSpace,
+) -> Result<(), YuvError> {
+    let (range, matrix) = color.parts();
+    let y_stride = u32::try_from(y_stride).map_err(|_| YuvError::PointerOverflow)?;
+    for ((y_plane, uv_plane), rgb) in rows {
+        let height = y_plane.len() as u32 / y_stride;
+        let planes =
+            YuvBiPlanarImage { y_plane, y_stride, uv_plane, uv_stride: uv_plane.len() as u32, width, height };
+        yuv_nv12_to_rgb(&planes, rgb, width * 3, range, matrix, YuvConversionMode::Balanced)?;
     }
     Ok(())
 }

@@ -21,8 +21,11 @@ pub fn run(rounds: usize) -> Result<()> {
     let edge_pack = built("edge-pack")?;
     for (name, onnx) in [("EfficientNet-Lite0, 224x224", &default), ("Xception, 299x299", &xception)] {
         println!("\n{name}, float, batch 1:\n");
-        let ours =
-            format!("{} bench {} --threads {{threads}} --runs {{runs}} --json", edge_pack.display(), onnx.display());
+        let ours = format!(
+            "{} bench {} --threads {{threads}} --runs {{runs}} --json 2>/dev/null",
+            edge_pack.display(),
+            onnx.display()
+        );
         tools::run(Command::new(&peers).arg(root().join("tests/reference/peers.py")).arg(onnx).args([
             "--threads",
             "1,2",

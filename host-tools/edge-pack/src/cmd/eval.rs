@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// A confusion matrix wider than this is for `--json` only.
+/// A confusion matrix wider than this is for `--json` only; the table then lists as many mistakes.
 const WIDEST_TABLE: usize = 20;
 
 #[derive(clap::Args)]
@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let result = Evaluation { labels: &labels, confusion };
+    let result = Evaluation { names: unique_names(&labels), confusion };
     if args.json {
         out::json(&result.json(unreadable))?;
     } else {
@@ -80,11 +80,12 @@ fn labelled(root: &Path, labels: &[Label]) -> anyhow::Result<Vec<(usize, PathBuf
         }
     }
     folders.sort();
+    let names = unique_names(labels);
     let mut photos = vec![];
     let mut unknown = vec![];
     for folder in &folders {
         let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let class = labels.iter().position(|l| l.label == name || l.id.as_deref() == Some(&name));
+        let class = (0..labels.len()).find(|i| names[*i] == name || labels[*i].id.as_deref() == Some(&name));
         let Some(class) = class else {
             unknown.push(name);
             continue;
@@ -93,7 +94,7 @@ fn labelled(root: &Path, labels: &[Label]) -> anyhow::Result<Vec<(usize, PathBuf
         photos.extend(found.into_iter().map(|path| (class, path)));
     }
     if !unknown.is_empty() {
-        let known: Vec<&str> = labels.iter().take(20).map(|l| l.label.as_str()).collect();
+        let known: Vec<&str> = names.iter().take(20).map(String::as_str).collect();
         bail!(
             "{}: folder(s) {} are named after no label; the {} labels are {}{}",
             root.display(),
@@ -109,19 +110,32 @@ fn labelled(root: &Path, labels: &[Label]) -> anyhow::Result<Vec<(usize, PathBuf
     Ok(photos)
 }
 
-struct Evaluation<'a> {
-    labels: &'a [Label],
+/// A name for each class; where labels repeat (ImageNet has two kinds of crane), with its id or number.
+fn unique_names(labels: &[Label]) -> Vec<String> {
+    let name = |(i, label): (usize, &Label)| {
+        let twins = labels.iter().filter(|l| l.label == label.label).count();
+        match (&label.id, twins) {
+            (_, 1) => label.label.clone(),
+            (Some(id), _) => format!("{} ({id})", label.label),
+            (None, _) => format!("{} (class {i})", label.label),
+        }
+    };
+    labels.iter().enumerate().map(name).collect()
+}
+
+struct Evaluation {
+    names: Vec<String>,
     /// Row: truth; column: taken for.
     confusion: Vec<Vec<u32>>,
 }
 
-impl Evaluation<'_> {
+impl Evaluation {
     fn n(&self) -> u32 {
         self.confusion.iter().flatten().sum()
     }
 
     fn accuracy(&self) -> f64 {
-        let right: u32 = (0..self.labels.len()).map(|i| self.confusion[i][i]).sum();
+        let right: u32 = (0..self.names.len()).map(|i| self.confusion[i][i]).sum();
         f64::from(right) / f64::from(self.n().max(1))
     }
 
@@ -133,13 +147,13 @@ impl Evaluation<'_> {
 
     fn json(&self, unreadable: usize) -> Value {
         let ratio = |a: u32, b: u32| if b == 0 { Value::Null } else { json!(f64::from(a) / f64::from(b)) };
-        let per_class: Map<String, Value> = (0..self.labels.len())
+        let per_class: Map<String, Value> = (0..self.names.len())
             .map(|i| {
                 let (n, right, predicted) = self.class(i);
                 let value = json!({
                     "n": n, "correct": right, "recall": ratio(right, n), "precision": ratio(right, predicted),
                 });
-                (self.labels[i].label.clone(), value)
+                (self.names[i].clone(), value)
             })
             .collect();
         json!({
@@ -147,33 +161,55 @@ impl Evaluation<'_> {
             "accuracy": self.accuracy(),
             "per_class": per_class,
             "confusion": self.confusion,
-            "labels": self.labels.iter().map(|l| &l.label).collect::<Vec<_>>(),
+            "labels": self.names,
             "unreadable": unreadable,
         })
     }
 
     fn table(&self) -> anyhow::Result<()> {
         out::line(format_args!("{} photos, accuracy {:.4}", self.n(), self.accuracy()))?;
-        let width = self.labels.iter().map(|l| l.label.chars().count()).max().unwrap_or(0).clamp(5, 24);
+        let width = self.names.iter().map(|n| n.chars().count()).max().unwrap_or(0).clamp(5, 24);
         out::line(format_args!(
             "\n{:width$}  {:>6} {:>7} {:>7} {:>9}",
             "class", "photos", "right", "recall", "precision"
         ))?;
         let percent = |a: u32, b: u32| if b == 0 { "-".into() } else { format!("{:.3}", f64::from(a) / f64::from(b)) };
-        for (i, label) in self.labels.iter().enumerate() {
+        for (i, name) in self.names.iter().enumerate() {
             let (n, right, predicted) = self.class(i);
             if n + predicted > 0 {
                 let (recall, precision) = (percent(right, n), percent(right, predicted));
-                out::line(format_args!("{:width$}  {n:>6} {right:>7} {recall:>7} {precision:>9}", label.label))?;
+                out::line(format_args!("{name:width$}  {n:>6} {right:>7} {recall:>7} {precision:>9}"))?;
             }
         }
-        if self.labels.len() <= WIDEST_TABLE {
+        if self.names.len() <= WIDEST_TABLE {
             out::line("\nconfusion (row: truth, column: taken for, in the same order)")?;
-            for (label, row) in self.labels.iter().zip(&self.confusion) {
+            for (name, row) in self.names.iter().zip(&self.confusion) {
                 let cells: String = row.iter().map(|n| format!("{n:>5}")).collect();
-                out::line(format_args!("{:width$}{cells}", label.label))?;
+                out::line(format_args!("{name:width$}{cells}"))?;
             }
+            return Ok(());
+        }
+        let mut mistakes: Vec<(u32, usize, usize)> = vec![];
+        for (truth, row) in self.confusion.iter().enumerate() {
+            let wrong = row.iter().enumerate().filter(|(taken, n)| *taken != truth && **n > 0);
+            mistakes.extend(wrong.map(|(taken, n)| (*n, truth, taken)));
+        }
+        mistakes.sort_by_key(|(n, truth, taken)| (std::cmp::Reverse(*n), *truth, *taken));
+        for (n, truth, taken) in mistakes.into_iter().take(WIDEST_TABLE) {
+            out::line(format_args!("{n:>6} x {} taken for {}", self.names[truth], self.names[taken]))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_labels_get_a_name_of_their_own() {
+        let label = |id: Option<&str>, label: &str| Label { id: id.map(String::from), label: label.into() };
+        let labels = [label(Some("n1"), "crane"), label(Some("n2"), "crane"), label(None, "cup"), label(None, "crane")];
+        assert_eq!(unique_names(&labels), ["crane (n1)", "crane (n2)", "cup", "crane (class 3)"]);
     }
 }

@@ -3,7 +3,8 @@
 use crate::{model, out};
 use anyhow::bail;
 use edge_package::{
-    Manifest, Resize, Signed, Tolerance, TrustPolicy, VerifiedPackage, hex, label_json, preprocess_json, resize_json,
+    Manifest, Resize, Signed, Tolerance, TrustPolicy, VerifiedPackage, hex, label_json, number_json, preprocess_json,
+    resize_json,
 };
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -45,8 +46,8 @@ fn describe(package: &VerifiedPackage) -> Value {
         size: Some((m.resize.width, m.resize.height)),
     };
     let tolerance = match m.tolerance {
-        Tolerance::Float { relative } => json!({"kind": "float", "relative": relative}),
-        Tolerance::Int8 { steps, step } => json!({"kind": "int8", "steps": steps, "step": step}),
+        Tolerance::Float { relative } => json!({"kind": "float", "relative": number_json(relative)}),
+        Tolerance::Int8 { steps, step } => json!({"kind": "int8", "steps": steps, "step": number_json(step)}),
     };
     json!({
         "name": m.name,
@@ -62,7 +63,7 @@ fn describe(package: &VerifiedPackage) -> Value {
         "resize": resize_json(&resize),
         "preprocess": preprocess_json(&m.preprocess),
         "activation": m.activation,
-        "threshold": m.threshold,
+        "threshold": m.threshold.map(number_json),
         "classes": m.labels.len(),
         "labels": m.labels.iter().map(label_json).collect::<Vec<_>>(),
         "goldens": m.goldens.iter().map(|g| json!({"name": g.name, "tensor": hex(&g.tensor)})).collect::<Vec<_>>(),
