@@ -246,5 +246,5 @@ def refused():
             yield "huge.jpg", small[: at + 5] + struct.pack(">HH", 20000, 20000) + small[at + 9 :], "20000x20000"
     bad = bytearray(png(scene(9, 7), 2, 8))
     bad[20] ^= 1
-    yield "bad-crc.png", bytes(bad), "checksum"
+    yield "bad-crc.png", bytes(bad), "CRC"
     yield "zero-width.png", png(np.zeros((4, 4, 3)), 2, 8)[:16] + bytes(4) + png(np.zeros((4, 4, 3)), 2, 8)[20:], "broken"

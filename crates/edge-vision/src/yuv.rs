@@ -1,8 +1,8 @@
 //! Camera frames to pictures: the pixel formats V4L2 cameras deliver.
 //!
-//! The conversion is our own, in integers, so that every architecture gives the same bytes; they lie within
-//! half a level and a hair of the exact ITU-R formula. (The `yuv` crate computes YUYV with 6-bit weights, which
-//! puts 41 % of BT.601 bytes one or two levels off, and rounds otherwise on each instruction set.)
+//! The `yuv` crate computes the colours. Every byte lies within one level of the exact ITU-R formula, rounded:
+//! of random frames 83 % of the bytes are exact in limited range and 93 % in full range. In limited range, Y below
+//! 16 counts as 16. The last bit may differ between instruction sets.
 
 use std::fmt;
 

@@ -288,7 +288,7 @@ proptest! {
     }
 }
 
-/// ITU-R BT.601, 709 and 2020 in exact numbers, cut to 0..=255 but not rounded.
+/// ITU-R BT.601, 709 and 2020 in exact numbers, cut to 0..=255 but not rounded; Y below black counts as black.
 fn reference_rgb(color: ColorSpace, y: u8, u: u8, v: u8) -> [f64; 3] {
     let (kr, kb) = match color.matrix {
         ColorMatrix::Bt601 => (0.299, 0.114),
@@ -299,7 +299,7 @@ fn reference_rgb(color: ColorSpace, y: u8, u: u8, v: u8) -> [f64; 3] {
         ColorRange::Limited => (16.0, 219.0, 224.0),
         ColorRange::Full => (0.0, 255.0, 255.0),
     };
-    let luma = (f64::from(y) - black) * 255.0 / y_span;
+    let luma = (f64::from(y) - black).max(0.0) * 255.0 / y_span;
     let (cb, cr) = ((f64::from(u) - 128.0) * 255.0 / uv_span, (f64::from(v) - 128.0) * 255.0 / uv_span);
     let red = luma + 2.0 * (1.0 - kr) * cr;
     let blue = luma + 2.0 * (1.0 - kb) * cb;

@@ -49,7 +49,20 @@ fn share() {
 fn rgb(color: ColorSpace, y: u8, u: u8, v: u8) -> [f64; 3] {
     let (kr, kb) = match color.matrix { ColorMatrix::Bt601 => (0.299, 0.114), ColorMatrix::Bt709 => (0.2126, 0.0722), ColorMatrix::Bt2020 => (0.2627, 0.0593) };
     let (black, ys, us) = match color.range { ColorRange::Limited => (16.0, 219.0, 224.0), ColorRange::Full => (0.0, 255.0, 255.0) };
-    let luma = (f64::from(y) - black) * 255.0 / ys;
+    let luma = (f64::from(y).max(black) - black) * 255.0 / ys;
     let (cb, cr) = ((f64::from(u) - 128.0) * 255.0 / us, (f64::from(v) - 128.0) * 255.0 / us);
     [luma + 2.0 * (1.0 - kr) * cr, luma - (2.0 * kr * (1.0 - kr) * cr + 2.0 * kb * (1.0 - kb) * cb) / (1.0 - kr - kb), luma + 2.0 * (1.0 - kb) * cb].map(|c| c.clamp(0.0, 255.0))
+}
+
+#[test]
+fn tails() {
+    // Which columns treat Y below 16 as 16?
+    for format in [PixelFormat::Yuyv, PixelFormat::Nv12] {
+        let (w, h) = (75u32, 2u32);
+        let data: Vec<u8> = if format == PixelFormat::Yuyv { [0u8, 90, 0, 240].repeat(38 * 2) } else { [vec![0u8; 76 * 2], [90u8, 240].repeat(38)].concat() };
+        let stride = if format == PixelFormat::Yuyv { None } else { Some(76) };
+        let p = to_picture(&RawFrame { format, width: w, height: h, stride, color: ColorSpace::default(), data: &data }).unwrap();
+        let red: Vec<u8> = p.pixels().chunks(3).map(|p| p[0]).collect();
+        println!("TAIL {format} {:?}", red);
+    }
 }

@@ -45,8 +45,8 @@ pub struct Args {
     pub top: usize,
 
     /// Threads that compute (default: all cores)
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: Option<u16>,
 
     /// Accept only packages signed by this key; may be repeated
     #[arg(long, value_name = "FILE.pub")]

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     match run(&Args::parse(), started) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("edge-camera: {:#}", failure.cause);
+            status::tell(&format!("{:#}", failure.cause));
             ExitCode::from(failure.code)
         }
     }

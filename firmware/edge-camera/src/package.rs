@@ -30,7 +30,7 @@ impl fmt::Display for About {
 /// Opens the package, checks trust, runtime, board and golden samples, and loads the network.
 pub fn load(args: &Args) -> Result<(Classifier, About), Failure> {
     let options = match args.threads {
-        Some(threads) => LoadOptions { threads },
+        Some(threads) => LoadOptions { threads: threads.into() },
         None => LoadOptions::default(),
     };
     let trusted = args.trusted_key.iter().map(|path| PublicKey::read(path));

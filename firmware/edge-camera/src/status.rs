@@ -8,6 +8,11 @@ use std::time::{Duration, Instant};
 /// service's journal.
 const TOLD: u64 = 20;
 
+/// Prints a line on standard error. Unlike `eprintln!`, a closed one is nobody's loss.
+pub fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "edge-camera: {text}");
+}
+
 /// The status line, on standard error.
 pub struct Status {
     terminal: bool,
@@ -28,7 +33,7 @@ impl Status {
     /// A line that stays.
     pub fn say(&mut self, text: &str) {
         self.clear();
-        eprintln!("edge-camera: {text}");
+        tell(text);
     }
 
     /// A frame was classified.

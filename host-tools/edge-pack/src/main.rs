@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         // Whoever reads our output has had enough, as with `| head`; that is no failure to talk about.
         Err(e) if out::is_broken_pipe(&e) => ExitCode::from(141),
         Err(e) => {
-            eprintln!("edge-pack: {e:#}");
+            out::tell(format_args!("edge-pack: {e:#}"));
             ExitCode::FAILURE
         }
     }

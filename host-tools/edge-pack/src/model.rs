@@ -1,5 +1,6 @@
 //! A package or a bare ONNX file, ready to classify.
 
+use crate::out;
 use crate::recipe::RecipeArgs;
 use anyhow::{Context, bail};
 use edge_device::Classifier;
@@ -63,7 +64,7 @@ pub fn load(path: &Path, recipe: &RecipeArgs, options: &LoadOptions) -> anyhow::
 /// Prints what was taken from where, on standard error.
 pub fn tell(path: &Path, notes: &[String]) {
     for note in notes {
-        eprintln!("{}: {note}", path.display());
+        out::tell(format_args!("{}: {note}", path.display()));
     }
 }
 

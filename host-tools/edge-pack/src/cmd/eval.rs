@@ -48,7 +48,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         match classified {
             Ok(result) => confusion[*truth][result.top[0].0] += 1,
             Err(e) => {
-                bar.suspend(|| eprintln!("edge-pack: {e:#}"));
+                bar.suspend(|| out::tell(format_args!("edge-pack: {e:#}")));
                 unreadable += 1;
             }
         }
@@ -62,7 +62,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         result.table()?;
     }
     if unreadable > 0 {
-        eprintln!("edge-pack: {unreadable} of {} photo(s) could not be read; they are not counted", photos.len());
+        out::tell(format_args!(
+            "edge-pack: {unreadable} of {} photo(s) could not be read; they are not counted",
+            photos.len()
+        ));
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)

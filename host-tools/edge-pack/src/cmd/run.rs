@@ -72,12 +72,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut failed = 0;
     for path in &paths {
         if let Err(e) = one(args, &mut classifier, path, &options)? {
-            eprintln!("edge-pack: {e:#}");
+            out::tell(format_args!("edge-pack: {e:#}"));
             failed += 1;
         }
     }
     if failed > 0 {
-        eprintln!("edge-pack: {failed} of {} photo(s) could not be classified", paths.len());
+        out::tell(format_args!("edge-pack: {failed} of {} photo(s) could not be classified", paths.len()));
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
