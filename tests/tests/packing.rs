@@ -205,3 +205,16 @@ fn damaged_packages_are_refused_by_every_program() {
     edge_camera!("--package", scratch.path("gone"), "--source", "pattern").fails(3, &["gone"]);
     edge_pack!("inspect", small_model()).fails(1, &["is not a package"]);
 }
+
+#[test]
+fn a_quantized_network_has_a_tolerance_in_steps() {
+    let scratch = Scratch::small();
+    let labels = scratch.write("labels.txt", "a\nb\nc\nd\ne\n");
+    let out = scratch.path("q.edgepack");
+    edge_pack!(root().join("tests/goldens/engine/qdq-s8.onnx"), "-o", out, "--labels", labels).ok();
+    let shown = &edge_pack!("inspect", out, "--json").ok().json()[0];
+    assert_eq!(shown["model"]["precision"], "int8");
+    assert_eq!(shown["tolerance"]["kind"], "int8");
+    assert!(shown["tolerance"]["step"].as_f64().unwrap() > 0.0);
+    edge_pack!("verify", out).ok();
+}

@@ -26,6 +26,7 @@ fn broken(message: String) -> DecodeError {
 fn refusal(error: ImageError) -> DecodeError {
     match error {
         ImageError::IoError(e) if e.kind() == ErrorKind::UnexpectedEof => DecodeError::Truncated { kind: KIND },
+        ImageError::Limits(e) => DecodeError::Unsupported { kind: KIND, message: e.to_string() },
         // The error within says what is wrong; the one around it adds only that the format is PNG.
         outer => {
             let message = outer.source().map_or_else(|| outer.to_string(), ToString::to_string);

@@ -172,7 +172,7 @@ pub fn to_picture_into(raw: &RawFrame<'_>, picture: &mut Picture) -> Result<(), 
             let row_bytes = w.div_ceil(2) * 4;
             let stride = check(raw, row_bytes, h)?;
             picture.reshape(width, height)?;
-            let rows = raw.data.chunks(stride).map(|row| &row[..row_bytes]);
+            let rows = raw.data.chunks(stride).take(h).map(|row| &row[..row_bytes]);
             yuyv(rows.zip(picture.pixels_mut().chunks_exact_mut(w * 3)), width, raw.color).map_err(too_large)
         }
         PixelFormat::Nv12 => {
@@ -209,16 +209,15 @@ fn yuyv<'a>(
 /// Converts NV12 two rows at a time, those that share a row of chroma; of an odd height, the last row alone.
 fn nv12<'a>(
     rows: impl Iterator<Item = ((&'a [u8], &'a [u8]), &'a mut [u8])>,
-    y_stride: usize,
+    stride: usize,
     width: u32,
     color: ColorSpace,
 ) -> Result<(), YuvError> {
     let (range, matrix) = color.parts();
-    let y_stride = u32::try_from(y_stride).map_err(|_| YuvError::PointerOverflow)?;
+    let y_stride = u32::try_from(stride).map_err(|_| YuvError::PointerOverflow)?;
     for ((y_plane, uv_plane), rgb) in rows {
-        let height = y_plane.len() as u32 / y_stride;
-        let planes =
-            YuvBiPlanarImage { y_plane, y_stride, uv_plane, uv_stride: uv_plane.len() as u32, width, height };
+        let height = (y_plane.len() / stride) as u32;
+        let planes = YuvBiPlanarImage { y_plane, y_stride, uv_plane, uv_stride: uv_plane.len() as u32, width, height };
         yuv_nv12_to_rgb(&planes, rgb, width * 3, range, matrix, YuvConversionMode::Balanced)?;
     }
     Ok(())

@@ -253,8 +253,9 @@ proptest! {
     #[test]
     fn yuv_is_close_to_the_standard(
         seed in any::<u64>(),
-        (w, h) in (1..70_usize, 1..9_usize),
+        (w, h) in (1..150_usize, 1..9_usize),
         padding in 0..9_usize,
+        surplus in 0..9_usize,
         nv12 in any::<bool>(),
         matrix in prop::sample::select(&[ColorMatrix::Bt601, ColorMatrix::Bt709, ColorMatrix::Bt2020][..]),
         range in prop::sample::select(&[ColorRange::Limited, ColorRange::Full][..]),
@@ -264,7 +265,7 @@ proptest! {
         let rows = if nv12 { h + h.div_ceil(2) } else { h };
         // Any bytes will do, and the noise of a synthetic picture holds them all.
         let noise = synthetic(seed, stride as u32, rows as u32).into_pixels();
-        let data = &noise[..stride * rows - padding];
+        let data = &noise[..stride * rows - padding + surplus];
         let color = ColorSpace { matrix, range };
         let frame = RawFrame { format, width: w as u32, height: h as u32, stride: Some(stride), color, data };
         let mut picture = synthetic(1, 4, 4);

@@ -4,9 +4,9 @@ use crate::tools::{self, built, cache, cargo, output, root};
 use crate::{fetch, setup};
 use anyhow::{Context, Result};
 use serde_json::Value;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Lines};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
 /// Prints the tables of the README.
@@ -64,48 +64,42 @@ pub fn xception(work: &Path, size: u32) -> Result<PathBuf> {
     Ok(onnx)
 }
 
-fn camera(package: &Path) -> Result<Command> {
-    let mut camera = Command::new(built("edge-camera")?);
-    camera.arg("--package").arg(package).args(["--source", "pattern", "--rate", "1000", "--log", "-"]);
-    Ok(camera)
+/// A running edge-camera on synthetic frames, and the lines of its log.
+fn camera(package: &Path, frames: u32) -> Result<(Child, Lines<BufReader<ChildStdout>>)> {
+    let mut child = Command::new(built("edge-camera")?)
+        .arg("--package")
+        .arg(package)
+        .args(["--source", "pattern", "--rate", "1000", "--log", "-", "--frames", &frames.to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start edge-camera")?;
+    let stdout = child.stdout.take().context("no output")?;
+    Ok((child, BufReader::new(stdout).lines()))
 }
 
 /// Seconds from starting the process to its first line in the log.
 fn first_class(package: &Path) -> Result<f64> {
     let start = Instant::now();
-    let mut child = camera(package)?
-        .args(["--frames", "1"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("cannot start edge-camera")?;
-    let mut line = String::new();
-    let stdout = child.stdout.take().context("no output")?;
-    BufReader::new(stdout).read_line(&mut line)?;
+    let (mut child, mut lines) = camera(package, 1)?;
+    let line = lines.next().context("edge-camera wrote no line")??;
     let seconds = start.elapsed().as_secs_f64();
     child.wait()?;
-    let event: Value = serde_json::from_str(&line).context("edge-camera wrote no line")?;
+    let event: Value = serde_json::from_str(&line).context("edge-camera wrote something else than a log")?;
     anyhow::ensure!(event["decision"].is_string(), "edge-camera decided nothing: {line}");
     Ok(seconds)
 }
 
 /// Peak resident memory in MB while 1,000 frames are classified, sampled from the kernel's high-water mark.
 fn peak_memory(package: &Path) -> Result<f64> {
-    let mut child = camera(package)?
-        .args(["--frames", "1000"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("cannot start edge-camera")?;
-    let stdout = child.stdout.take().context("no output")?;
+    let (mut child, lines) = camera(package, 1000)?;
     let mut peak = 0.0;
-    for (i, line) in BufReader::new(stdout).lines().enumerate() {
+    for (i, line) in lines.enumerate() {
         line?;
         if i % 50 == 49 {
             let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-            let kib =
-                status.lines().find_map(|l| l.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse::<f64>().ok());
-            peak = kib.map_or(peak, |kib| kib * 1024.0 / 1e6);
+            let high = status.lines().find_map(|l| l.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
+            peak = high.map_or(peak, |kib: f64| kib * 1024.0 / 1e6);
         }
     }
     child.wait()?;
