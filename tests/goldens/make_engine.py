@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write engine/*.onnx, tiny image classifiers in every style we want to take or to refuse, and engine/engine.json.
 
-    python3 -m venv .venv && .venv/bin/pip install -r requirements-engine.txt
+    python3 -m venv .venv && .venv/bin/pip install -r ../reference/requirements.txt
     .venv/bin/python make_engine.py            # writes
     .venv/bin/python make_engine.py --check    # compares what it would write with what is there
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What Keras and Pillow make of pictures: the expectation that edge-vision must meet without a difference.
 
-    pip install -r requirements.txt
+    pip install -r ../reference/requirements.txt
     make_vision.py --write                          the committed pictures and vision.json
     make_vision.py --photos DIR --json OUT          the same for any folder of photos
     make_vision.py --mutations N --json OUT         damaged files, for comparing what is accepted

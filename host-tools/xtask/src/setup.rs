@@ -6,6 +6,11 @@ use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// What the tests compare with: Pillow, Keras, ONNX Runtime.
+pub const REFERENCE: &str = "requirements.txt";
+/// Other runtimes to be timed.
+pub const PEERS: &str = "requirements-peers.txt";
+
 /// Programs looked for, and the Debian package that has each.
 const PROGRAMS: [(&str, &str); 4] = [("cc", "gcc"), ("nasm", "nasm"), ("make", "make"), ("python3", "python3")];
 
@@ -26,7 +31,7 @@ pub fn ensure() -> Result<()> {
 /// `cargo xtask setup`.
 pub fn run() -> Result<()> {
     ensure()?;
-    python("reference")?;
+    python(REFERENCE)?;
     println!("everything that build and tests need is there");
     Ok(())
 }
@@ -50,19 +55,20 @@ fn has_libclang() -> bool {
     folders.iter().any(|folder| names(folder).iter().any(is_libclang))
 }
 
-/// The Python of a virtual environment with the packages of `tests/reference/requirements-NAME.txt`. Made
+/// The Python of a virtual environment with the packages of a file in `tests/reference`: `requirements.txt` for what the
+/// tests compare with, `requirements-peers.txt` for the other runtimes. Made
 /// once for each content of that file.
-pub fn python(name: &str) -> Result<PathBuf> {
-    let requirements = root().join(format!("tests/reference/requirements-{name}.txt"));
+pub fn python(file: &str) -> Result<PathBuf> {
+    let requirements = root().join("tests/reference").join(file);
     let wanted =
         std::fs::read_to_string(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
-    let venv = cache()?.join(format!("venv-{name}"));
+    let venv = cache()?.join("venv").join(file.trim_end_matches(".txt"));
     let stamp = venv.join("requirements.txt");
     let python = venv.join("bin/python");
     if std::fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) && python.exists() {
         return Ok(python);
     }
-    eprintln!("installing Python packages ({name})");
+    eprintln!("installing Python packages ({file})");
     let _ = std::fs::remove_dir_all(&venv);
     tools::run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
     tools::run(

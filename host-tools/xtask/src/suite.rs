@@ -79,7 +79,7 @@ pub fn run(long: bool, only: Option<&str>) -> Result<()> {
 
 fn set_up() -> Result<Outcome> {
     setup::ensure()?;
-    setup::python("reference")?;
+    setup::python(setup::REFERENCE)?;
     Ok(Outcome::Proved("build and test tools are there".into()))
 }
 
@@ -98,7 +98,7 @@ fn crates() -> Result<Outcome> {
 
 /// Compares tensors with Pillow's and Keras' on every real photo at hand.
 fn photos() -> Result<Outcome> {
-    let python = setup::python("reference")?;
+    let python = setup::python(setup::REFERENCE)?;
     let mut folders = vec![];
     for wheel in [fetch::SCIKIT_IMAGE, fetch::KITCHENWARE] {
         match wheel.unpacked() {
@@ -138,7 +138,7 @@ fn compare(onnx: &Path, photos: &[PathBuf], more: &[&std::ffi::OsStr]) -> Result
     let package = work()?.join("compare.edgepack");
     output(Command::new(built("edge-pack")?).arg(onnx).arg("-o").arg(&package))?;
     output(Command::new(built("edge-pack")?).arg("verify").arg(&package))?;
-    let mut script = Command::new(setup::python("reference")?);
+    let mut script = Command::new(setup::python(setup::REFERENCE)?);
     script.arg(root().join("tests/reference/compare_ort.py"));
     script.arg("--edge-pack").arg(built("edge-pack")?).arg("--package").arg(&package).arg("--onnx").arg(onnx);
     Ok(output(script.args(more).args(photos))?.trim().into())
@@ -191,7 +191,7 @@ fn camera() -> Result<Outcome> {
     // 640x480, the size of the emulated cable, so that nothing is squashed on the way.
     let script = "import sys; from PIL import Image; \
                   open(sys.argv[2], 'wb').write(Image.open(sys.argv[1]).convert('RGB').resize((640, 480)).tobytes())";
-    output(Command::new(setup::python("reference")?).args(["-c", script]).arg(&photo.0).arg(&raw))?;
+    output(Command::new(setup::python(setup::REFERENCE)?).args(["-c", script]).arg(&photo.0).arg(&raw))?;
     let package = work()?.join("camera.edgepack");
     let onnx = root().join("models/efficientnet-lite0/efficientnet-lite0.onnx");
     output(Command::new(built("edge-pack")?).arg(onnx).arg("-o").arg(&package))?;
