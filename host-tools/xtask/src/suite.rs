@@ -107,7 +107,7 @@ fn photos() -> Result<Outcome> {
         }
     }
     // More photos can be named, such as a folder of one's own.
-    folders.extend(std::env::var_os("EDGE_PHOTOS").map(PathBuf::from));
+    folders.extend(std::env::var_os("EDGE_PHOTOS").filter(|p| !p.is_empty()).map(PathBuf::from));
     let mut count = 0;
     for (i, folder) in folders.iter().enumerate() {
         let expect = cache()?.join(format!("expect-{i}.json"));
