@@ -64,6 +64,7 @@ fn a_line_of_the_log_has_everything() {
     assert_eq!(line["frame"], 0);
     assert_eq!(line["top"].as_array().unwrap().len(), 2);
     assert_eq!(line["decision"], line["top"][0]["label"]);
+    assert_eq!(line["class"], line["top"][0]["index"]);
     assert!(line["source"].as_str().unwrap().ends_with("rgb8.png"));
     assert!(line["time"].as_str().unwrap().ends_with('Z') && line["monotonic_s"].is_number());
     for stage in ["decode", "resize", "preprocess", "infer", "total"] {
@@ -102,10 +103,12 @@ fn sources_that_are_none() {
     open("/no/such/folder").fails(4, &["/no/such/folder"]);
     open("v4l2:/dev/video97").fails(4, &["/dev/video97"]);
     open("v4l2:/dev/null").fails(4, &["/dev/null", "not a camera"]);
-    open("pattern:0x7").fails(4, &["0x7"]);
-    edge_camera!("--package", scratch.package, "--source", "pattern", "--rate", "0").fails(4, &["--rate"]);
+    open("pattern:0x7").fails(2, &["0x7"]);
+    edge_camera!("--package", scratch.package, "--source", "pattern", "--rate", "0").fails(2, &["--rate"]);
     edge_camera!("--package", scratch.package, "--source", "v4l2:/dev/video0", "--camera-format", "huge")
-        .fails(4, &["--camera-format huge"]);
+        .fails(2, &["--camera-format", "huge"]);
+    edge_camera!("--package", scratch.package, "--source", "pattern", "--trusted-key", scratch.path("none.pub"))
+        .fails(2, &["none.pub"]);
 }
 
 #[test]
@@ -115,11 +118,12 @@ fn pictures_that_cannot_be_read_are_logged_and_counted() {
     scratch.write("photos/text.jpg", "hello");
     std::os::unix::fs::symlink("nowhere", scratch.path("photos/gone.jpg")).unwrap();
     let photos = scratch.path("photos");
+    assert!(Command::new("mkfifo").arg(scratch.path("photos/pipe.jpg")).status().unwrap().success());
     let ran =
-        edge_camera!("--package", scratch.package, "--source", photos, "--once").fails(6, &["text.jpg", "2 picture"]);
+        edge_camera!("--package", scratch.package, "--source", photos, "--once").fails(6, &["text.jpg", "3 picture"]);
     let lines = ran.json();
-    assert_eq!(lines.len(), 3);
-    assert_eq!(lines.iter().filter(|l| l["error"].is_string()).count(), 2);
+    assert_eq!(lines.len(), 4);
+    assert_eq!(lines.iter().filter(|l| l["error"].is_string()).count(), 3);
     assert_eq!(lines.iter().filter(|l| l["decision"].is_string()).count(), 1);
 }
 

@@ -72,6 +72,7 @@ fn equal_input_and_date_give_equal_bytes() {
 #[test]
 fn a_mistyped_verb_is_told_from_a_missing_file() {
     edge_pack!("inspct").fails(1, &["did you mean `edge-pack inspect`"]);
+    edge_pack!("runn", "m.edgepack", "photos", "--top", "3").fails(1, &["did you mean `edge-pack run`"]);
     edge_pack!("no-such-model.onnx").fails(1, &["there is no file no-such-model.onnx"]);
     edge_pack!("xyzzyx").fails(1, &["there is no file xyzzyx"]);
 }
@@ -175,7 +176,10 @@ fn packages_for_others_are_refused() {
     let scratch = Scratch::small();
     let camera = |package: &std::path::Path| edge_camera!("--package", package, "--source", "pattern", "--frames", "1");
     let newer = Version { major: 9, ..Version::current() };
-    camera(&rewritten(&scratch, |m| m.minimum_runtime = newer)).fails(3, &["needs runtime 9."]);
+    let for_newer = rewritten(&scratch, |m| m.minimum_runtime = newer);
+    camera(&for_newer).fails(3, &["needs runtime 9."]);
+    edge_pack!("verify", for_newer).fails(1, &["rewritten.edgepack", "needs runtime 9."]);
+    edge_pack!("run", for_newer, golden_picture("rgb8.png")).fails(1, &["needs runtime 9."]);
     let board = rewritten(&scratch, |m| m.boards = vec!["rpi4".into()]);
     camera(&board).fails(3, &["for board(s) rpi4"]);
     edge_camera!("--package", board, "--source", "pattern", "--frames", "1", "--board", "rpi4").ok();
@@ -204,6 +208,64 @@ fn damaged_packages_are_refused_by_every_program() {
     }
     edge_camera!("--package", scratch.path("gone"), "--source", "pattern").fails(3, &["gone"]);
     edge_pack!("inspect", small_model()).fails(1, &["is not a package"]);
+}
+
+#[test]
+fn inputs_and_devices_are_never_overwritten() {
+    let scratch = Scratch::small();
+    let (key, labels) = (scratch.path("key"), scratch.write("labels.txt", "a\nb\nc\nd\ne\n"));
+    edge_pack!("keygen", key).ok();
+    let model = scratch.copy(&small_model(), "m.onnx");
+    let photo = scratch.copy(&golden_picture("rgb8.png"), "photos/p.png");
+    for output in [&key, &labels, &model, &photo] {
+        let before = std::fs::read(output).unwrap();
+        edge_pack!(model, "-o", output, "--sign", key, "--labels", labels, "--golden", scratch.path("photos"))
+            .fails(1, &["would be overwritten"]);
+        assert_eq!(std::fs::read(output).unwrap(), before);
+    }
+    edge_pack!("run", model, photo, "--tensor", photo).fails(1, &["would be overwritten"]);
+    let pipe = scratch.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    edge_pack!(model, "-o", pipe).fails(1, &["not a regular file"]);
+    assert!(!pipe.metadata().unwrap().is_file());
+    edge_pack!(model, "-o", scratch.path("photos")).fails(1, &["photos"]);
+    // A link is followed: what it names is replaced, and the link stays.
+    let link = scratch.path("link.edgepack");
+    std::os::unix::fs::symlink("target.edgepack", &link).unwrap();
+    scratch.write("target.edgepack", "old");
+    edge_pack!(model, "-o", link).ok();
+    assert!(link.symlink_metadata().unwrap().is_symlink());
+    edge_pack!("verify", scratch.path("target.edgepack")).ok();
+}
+
+#[test]
+fn an_activation_that_cannot_be_is_refused() {
+    let scratch = Scratch::small();
+    let labels = scratch.write("labels.txt", "a\nb\nc\nd\ne\n");
+    let out = scratch.path("o.edgepack");
+    let logits = root().join("tests/goldens/engine/nhwc-minus-one.onnx");
+    edge_pack!(logits, "-o", out, "--labels", labels, "--activation", "probabilities")
+        .fails(1, &["not within 0…1", "--activation"]);
+    assert!(!out.exists());
+    let repeated = scratch.write("repeated.txt", "a\nb\na\nd\ne\n");
+    let notes = edge_pack!(logits, "-o", out, "--labels", repeated).ok().stderr;
+    assert!(notes.contains("more than once"), "{notes}");
+    let unknown = scratch.write("unknown.txt", "a\nb\nunknown\nd\ne\n");
+    edge_pack!(logits, "-o", out, "--labels", unknown, "--threshold", "0.5").fails(1, &["unknown"]);
+}
+
+#[test]
+fn exif_orientation_is_a_property_of_the_package() {
+    let scratch = Scratch::small();
+    let turned = scratch.path("turned.edgepack");
+    edge_pack!(small_model(), "-o", turned, "--exif").ok();
+    let photo = golden_picture("orientation-6.jpg");
+    let logits =
+        |package: &std::path::Path| edge_pack!("run", package, photo, "--json").ok().json()[0]["logits"].clone();
+    assert_ne!(logits(&turned), logits(&scratch.package));
+    let top = |package: &std::path::Path| edge_pack!("run", package, photo, "--json").ok().json()[0]["top"].clone();
+    let seen = edge_camera!("--package", turned, "--source", photo, "--once").ok();
+    assert_eq!(seen.json()[0]["top"], top(&turned));
 }
 
 #[test]

@@ -121,6 +121,8 @@ fn options_that_would_be_ignored_are_errors() {
     let scratch = Scratch::small();
     let photo = golden_picture("rgb8.png");
     edge_pack!("run", scratch.package, photo, "--preprocess", "torch").fails(1, &["--preprocess", "package"]);
+    edge_pack!("run", small_model(), photo, "--preprocess", "torch", "--bgr").fails(2, &["--bgr"]);
+    edge_pack!(small_model(), "-o", scratch.path("x"), "--golden-count", "3").fails(2, &["--golden"]);
     edge_pack!("run", small_model(), photo, "--preprocess", "vgg").fails(1, &["vgg", "caffe"]);
     edge_pack!("run", small_model(), photo, "--mean", "1,2", "--std", "1").fails(1, &["--mean"]);
     edge_pack!("run", small_model(), photo, "--mean", "0", "--std", "0").fails(1, &["std"]);
@@ -131,6 +133,20 @@ fn options_that_would_be_ignored_are_errors() {
     let empty = scratch.path("empty");
     std::fs::create_dir(&empty).unwrap();
     edge_pack!("run", small_model(), empty).fails(1, &["no pictures"]);
+}
+
+#[test]
+fn one_bad_path_does_not_stop_the_others() {
+    let scratch = Scratch::small();
+    std::fs::create_dir(scratch.path("empty")).unwrap();
+    let pipe = scratch.path("pipe.jpg");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let good = golden_picture("rgb8.png");
+    let ran = edge_pack!("run", scratch.package, scratch.path("gone.jpg"), scratch.path("empty"), pipe, good, "--json")
+        .fails(1, &["gone.jpg", "no pictures", "pipe.jpg: not a regular file", "3 of 4"]);
+    assert_eq!(ran.json().len(), 1);
+    // A cause is told once.
+    assert_eq!(ran.stderr.matches("No such file").count(), 1, "{}", ran.stderr);
 }
 
 #[test]
@@ -150,6 +166,8 @@ fn evaluation_counts_what_run_says() {
     assert_eq!(result["per_class"]["espresso"]["precision"], 0.5);
     assert_eq!(result["confusion"][285][967], 1);
     assert!(edge_pack!("eval", scratch.package, photos).ok().stdout.contains("accuracy 0.7500"));
+    scratch.write("photos/loose.jpg", "x");
+    assert!(edge_pack!("eval", scratch.package, photos).ok().stderr.contains("1 file(s) lie in no class folder"));
     scratch.write("photos/espresso/broken.jpg", "x");
     let broken = edge_pack!("eval", scratch.package, photos, "--json").fails(1, &["broken.jpg", "1 of 5"]);
     assert_eq!(broken.json()[0]["n"], 4);

@@ -1,8 +1,8 @@
 //! Picture → tensor → logits → decision, the one way that host and device share.
 
 use edge_engine::{Backend, CpuBackend, Description, EngineError, LoadOptions, OnnxModel, decision};
-use edge_package::{Manifest, VerifiedPackage};
-use edge_vision::{FrameError, Picture, ResizeError, Resizer};
+use edge_package::{Manifest, PackageError, VerifiedPackage, Version};
+use edge_vision::{DecodeOptions, FrameError, Picture, ResizeError, Resizer};
 use std::time::{Duration, Instant};
 
 /// Why a picture could not be classified.
@@ -17,6 +17,9 @@ pub enum ClassifyError {
     /// The network failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The package is not for this runtime.
+    #[error(transparent)]
+    Package(#[from] PackageError),
     /// Labels and network do not belong together.
     #[error(
         "there are {labels} labels, but the model has {classes} classes; give one label per class, in the model's order"
@@ -62,8 +65,9 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// Loads the network of a package.
+    /// Loads the network of a package; refuses one that asks for a newer runtime than this.
     pub fn from_package(package: &VerifiedPackage, options: &LoadOptions) -> Result<Classifier, ClassifyError> {
+        package.manifest().check_runtime(Version::current())?;
         let model = OnnxModel::parse(package.model())?;
         Classifier::new(&model, package.manifest().clone(), options)
     }
@@ -117,6 +121,11 @@ impl Classifier {
     pub fn infer(&mut self, tensor: &[f32]) -> Result<&[f32], ClassifyError> {
         self.backend.classify(tensor, &mut self.logits)?;
         Ok(&self.logits)
+    }
+
+    /// How files become pictures for this network; the same on host and device, as the package says.
+    pub fn decode_options(&self) -> DecodeOptions {
+        DecodeOptions { exif_orientation: self.manifest.exif_orientation }
     }
 
     /// The tensor of the picture prepared or classified last.

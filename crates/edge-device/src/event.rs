@@ -1,12 +1,9 @@
 //! The classification log: one JSON object a line.
 
 use crate::{Classification, Classifier};
-use edge_package::Label;
+use edge_package::{Label, UNKNOWN};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime};
-
-/// What a decision says when no class reaches the threshold.
-pub const UNKNOWN: &str = "unknown";
 
 /// A class with its score.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,6 +60,8 @@ pub struct Event {
     pub top: Vec<Score>,
     /// The label decided for, or `unknown`.
     pub decision: String,
+    /// Index of the class decided for; null when unknown. Labels may repeat, indices do not.
+    pub class: Option<usize>,
     /// Milliseconds per stage.
     pub latency_ms: LatencyMs,
     /// Digest of the package, 64 hexadecimal digits.

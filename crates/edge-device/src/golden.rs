@@ -93,12 +93,16 @@ pub fn require(classifier: &mut Classifier, package: &VerifiedPackage) -> Result
 }
 
 /// The picture of a sample, from the package's payload or from its seed.
-fn picture(package: &VerifiedPackage, source: &GoldenSource) -> Result<Picture, GoldenFailure> {
+fn picture(
+    package: &VerifiedPackage,
+    source: &GoldenSource,
+    options: &DecodeOptions,
+) -> Result<Picture, GoldenFailure> {
     match source {
         GoldenSource::Synthetic { seed, width, height } => Ok(synthetic(*seed, *width, *height)),
         GoldenSource::Part(name) => {
             let bytes = package.part(name).unwrap_or_default();
-            decode(bytes, &DecodeOptions::default()).map_err(|e| GoldenFailure::Picture(e.to_string()))
+            decode(bytes, options).map_err(|e| GoldenFailure::Picture(e.to_string()))
         }
     }
 }
@@ -110,7 +114,7 @@ fn check(
     tolerance: Tolerance,
     outcome: &mut GoldenOutcome,
 ) -> Result<(), GoldenFailure> {
-    let picture = picture(package, &golden.source)?;
+    let picture = picture(package, &golden.source, &classifier.decode_options())?;
     classifier.prepare(&picture)?;
     if tensor_digest(classifier.tensor()) != golden.tensor {
         return Err(GoldenFailure::Tensor);

@@ -9,7 +9,7 @@ use edge_package::{
     Activation, Golden, GoldenSource, Label, Manifest, Metadata, MetadataError, ModelInfo, PackageError, PackageWriter,
     Precision, Resize, SecretKey, Tolerance, Version,
 };
-use edge_vision::{DecodeOptions, Interpolation, Layout, Preprocess, ResizePolicy, ResizeSpec, decode, synthetic};
+use edge_vision::{Interpolation, Layout, Preprocess, ResizePolicy, ResizeSpec, decode, synthetic};
 
 /// Name of the part that holds the network.
 const MODEL_PART: &str = "model.onnx";
@@ -53,6 +53,16 @@ pub enum RecipeError {
         "the model has a single output; softmax of one class is always 1. Give --activation sigmoid, or a model with one output per class"
     )]
     OneClass,
+    /// What was said of the activation cannot be.
+    #[error(
+        "activation {activation:?}, but the model's outputs for the golden samples are {found}; say which it is with --activation softmax, sigmoid or probabilities"
+    )]
+    Activation {
+        /// In force.
+        activation: &'static str,
+        /// What the outputs look like.
+        found: &'static str,
+    },
     /// A picture for a golden sample is not usable.
     #[error("the golden picture {name} cannot be used: {why}")]
     Golden {
@@ -95,6 +105,8 @@ pub struct Recipe {
     pub activation: Option<Activation>,
     /// Below it: "unknown".
     pub threshold: Option<f32>,
+    /// Turn pictures from files as their EXIF orientation says.
+    pub exif_orientation: bool,
     /// Empty: any board.
     pub boards: Vec<String>,
     /// Default: the creation time.
@@ -117,6 +129,8 @@ pub struct Prepared {
     pub notes: Vec<String>,
     goldens: Vec<(String, Vec<u8>)>,
     output_step: Option<f32>,
+    /// Whether user or model said which activation it is.
+    activation_said: bool,
 }
 
 /// Chooses between the user's word, the model's and the default, and notes which.
@@ -183,7 +197,14 @@ impl Recipe {
         if classifier.description().classes == 1 && manifest.activation == Activation::Softmax {
             return Err(RecipeError::OneClass);
         }
-        Ok(Prepared { manifest, classifier, notes, goldens: self.goldens.clone(), output_step: contract.output_step })
+        Ok(Prepared {
+            manifest,
+            classifier,
+            notes,
+            goldens: self.goldens.clone(),
+            output_step: contract.output_step,
+            activation_said: self.activation.or(said.activation).is_some(),
+        })
     }
 
     fn manifest(
@@ -200,6 +221,11 @@ impl Recipe {
             said.labels.clone(),
             (vec![], "none given"),
         );
+        let mut seen = std::collections::HashSet::new();
+        if let Some(twice) = labels.iter().find(|l| !seen.insert(&l.label)) {
+            let note = format!("labels: {:?} stands more than once; the log's index tells them apart", twice.label);
+            choose.notes.push(note);
+        }
         if labels.is_empty() {
             if !self.numbered_labels {
                 return Err(RecipeError::NoLabels);
@@ -265,6 +291,7 @@ impl Recipe {
             preprocess,
             activation,
             threshold: self.threshold,
+            exif_orientation: self.exif_orientation,
             labels,
             goldens: vec![],
             tolerance: Tolerance::Float { relative: FLOAT_TOLERANCE },
@@ -305,13 +332,14 @@ impl Prepared {
             }
         }
         for (i, (name, bytes)) in std::mem::take(&mut self.goldens).into_iter().enumerate() {
-            let picture = decode(&bytes, &DecodeOptions::default())
+            let picture = decode(&bytes, &self.classifier.decode_options())
                 .map_err(|e| RecipeError::Golden { name: name.clone(), why: e.to_string() })?;
             // Numbered, because two folders may hold pictures of the same name.
             let part = format!("golden/{i}");
             self.sample(name, GoldenSource::Part(part.clone()), &picture)?;
             writer.part(&part, bytes);
         }
+        self.check_activation()?;
         if self.manifest.model.precision == Precision::Int8 {
             let largest =
                 self.manifest.goldens.iter().flat_map(|g| &g.logits).fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
@@ -320,6 +348,22 @@ impl Prepared {
             self.manifest.tolerance = Tolerance::Int8 { steps: INT8_STEPS, step };
         }
         Ok(writer.finish(self.manifest, key)?)
+    }
+
+    /// Outputs tell when an activation is wrong: scores lie within 0…1, and logits hardly ever do and sum to 1.
+    fn check_activation(&self) -> Result<(), RecipeError> {
+        const SLACK: f32 = 1e-3;
+        let outputs = || self.manifest.goldens.iter().map(|g| &g.logits);
+        let within = |v: &f32| (-SLACK..=1.0 + SLACK).contains(v);
+        let wrong = |found| Err(RecipeError::Activation { activation: self.manifest.activation.name(), found });
+        match self.manifest.activation {
+            Activation::Probabilities if !outputs().all(|o| o.iter().all(within)) => wrong("not within 0…1"),
+            Activation::Softmax if !self.activation_said => {
+                let sums_to_one = |o: &Vec<f32>| (o.iter().sum::<f32>() - 1.0).abs() < SLACK && o.iter().all(within);
+                if outputs().all(sums_to_one) { wrong("probabilities already") } else { Ok(()) }
+            }
+            _ => Ok(()),
+        }
     }
 
     fn sample(

@@ -259,7 +259,7 @@ impl OnnxModel {
         Ok(name)
     }
 
-    /// Follows the output backwards through nodes that change no value, to what made it.
+    /// Follows the output backwards through nodes that only rearrange, bound or scale it, to what made it.
     fn ending(&self, output: &str) -> (FinalActivation, Option<f32>) {
         let producer = |name: &str| self.graph().node.iter().find(|n| n.output.first().is_some_and(|o| o == name));
         let mut name = output;
@@ -271,15 +271,24 @@ impl OnnxModel {
                 "Softmax" => return (FinalActivation::Softmax, step),
                 "Sigmoid" => return (FinalActivation::Sigmoid, step),
                 "DequantizeLinear" => step = step.or_else(|| self.scalar(node.input.get(1)?)),
-                "QuantizeLinear" | "Identity" | "Cast" | "Reshape" | "Squeeze" | "Flatten" | "Unsqueeze" => {}
+                "QuantizeLinear" | "Identity" | "Cast" | "Reshape" | "Squeeze" | "Flatten" | "Unsqueeze"
+                | "Transpose" | "Clip" | "Dropout" => {}
+                // Scaling by a constant; of two computed values it would be something else, such as SiLU.
+                "Mul" | "Div" if node.input.iter().filter(|i| !self.is_constant(i)).count() == 1 => {}
                 _ => break,
             }
-            match node.input.first() {
+            match node.input.iter().find(|i| !self.is_constant(i)) {
                 Some(input) => name = input,
                 None => break,
             }
         }
         (FinalActivation::None, step)
+    }
+
+    fn is_constant(&self, name: &str) -> bool {
+        let graph = self.graph();
+        graph.initializer.iter().any(|t| t.name == name)
+            || graph.node.iter().any(|n| n.op_type == "Constant" && n.output.iter().any(|o| o == name))
     }
 
     /// The value of a one-element float32 initializer or Constant.

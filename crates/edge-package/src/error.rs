@@ -6,8 +6,10 @@ use crate::{KeyError, hex};
 #[derive(Debug, thiserror::Error)]
 pub enum PackageError {
     /// The file could not be opened, read or mapped.
+    ///
+    /// The cause is part of the message, so it is not its source too.
     #[error("cannot read the package: {0}")]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
     /// No bytes at all.
     #[error("the file is empty; a package was expected")]
     Empty,
@@ -90,4 +92,10 @@ pub enum PackageError {
     /// A key inside the package is not a valid ed25519 key.
     #[error(transparent)]
     Key(#[from] KeyError),
+}
+
+impl From<std::io::Error> for PackageError {
+    fn from(e: std::io::Error) -> PackageError {
+        PackageError::Io(e)
+    }
 }

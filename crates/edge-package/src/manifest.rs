@@ -5,10 +5,18 @@ use edge_vision::{Layout, Preprocess, ResizeSpec, Resizer};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// What a decision says when no class reaches the threshold.
+pub const UNKNOWN: &str = "unknown";
 /// More classes than any classifier in use; a bound for readers.
 pub const MAX_LABELS: usize = 100_000;
 /// The largest input side a package may ask for, in pixels.
 const MAX_SIDE: u32 = 8192;
+/// Bounds for readers, so that checking a hostile package takes no longer than checking a large one.
+const MAX_PARTS: usize = 1024;
+/// See [`MAX_PARTS`].
+pub const MAX_GOLDENS: usize = 64;
+/// The most pixels all synthetic golden samples may have together.
+const MAX_SYNTHETIC_PIXELS: u64 = 32 << 20;
 
 /// The manifest of a package: the contract between the host that packaged and the device that classifies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +43,8 @@ pub struct Manifest {
     pub activation: Activation,
     /// Below this score the decision is "unknown"; `None` always decides for the best class.
     pub threshold: Option<f32>,
+    /// Whether pictures from files are turned as their EXIF orientation says; Keras does not.
+    pub exif_orientation: bool,
     /// One per output of the network, in its order.
     pub labels: Vec<Label>,
     /// Pictures with the tensor and the logits they gave when packaging.
@@ -275,14 +285,28 @@ impl Manifest {
         if self.threshold.is_some_and(|t| !(0.0..=1.0).contains(&t)) {
             return fail("the threshold is not within 0…1".into());
         }
+        let largest = self.goldens.iter().flat_map(|g| &g.logits).fold(0f32, |m, v| m.max(v.abs()));
         let usable = match self.tolerance {
             Tolerance::Float { relative } => relative.is_finite() && relative > 0.0 && relative <= 0.1,
-            Tolerance::Int8 { steps, step } => (1..=64).contains(&steps) && step.is_finite() && step > 0.0,
+            // A tolerance as large as the logits themselves would prove nothing.
+            Tolerance::Int8 { steps, step } => {
+                (1..=64).contains(&steps) && step > 0.0 && steps as f32 * step <= largest.max(f32::MIN_POSITIVE)
+            }
         };
         if !usable {
             return fail(format!("the tolerance {:?} is not usable", self.tolerance));
         }
+        if !(1..=MAX_GOLDENS).contains(&self.goldens.len()) {
+            return fail(format!("{} golden samples; 1 to {MAX_GOLDENS} are needed", self.goldens.len()));
+        }
+        if self.parts.len() > MAX_PARTS {
+            return fail(format!("{} parts; up to {MAX_PARTS} are possible", self.parts.len()));
+        }
+        let mut synthetic_pixels = 0;
         for g in &self.goldens {
+            if let GoldenSource::Synthetic { width, height, .. } = &g.source {
+                synthetic_pixels += u64::from(*width) * u64::from(*height);
+            }
             text("the golden sample", &g.name)?;
             if g.logits.len() != self.labels.len() || g.logits.iter().any(|v| !v.is_finite()) {
                 return fail(format!("golden sample {:?} does not have one finite logit per label", g.name));
@@ -298,6 +322,12 @@ impl Manifest {
                 }
                 _ => {}
             }
+        }
+        if synthetic_pixels > MAX_SYNTHETIC_PIXELS {
+            return fail(format!("synthetic golden samples of {synthetic_pixels} pixels in all"));
+        }
+        if self.threshold.is_some() && self.labels.iter().any(|l| l.label == UNKNOWN) {
+            return fail(format!("a label is {UNKNOWN:?}, which is what a decision below the threshold is called"));
         }
         for (i, p) in self.parts.iter().enumerate() {
             text("the part", &p.name)?;

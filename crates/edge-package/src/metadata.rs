@@ -89,6 +89,32 @@ struct ResizeSpelling {
     height: Option<u32>,
 }
 
+/// Labels spelled as a JSON object: by index (with or without an id), or indices by label.
+fn labels_from_object(map: serde_json::Map<String, Value>) -> Result<Vec<Label>, MetadataError> {
+    let entry = |(key, value): (String, Value)| -> Option<(usize, Label)> {
+        match value {
+            Value::Number(index) => Some((usize::try_from(index.as_u64()?).ok()?, Label { id: None, label: key })),
+            Value::String(label) => Some((key.parse().ok()?, Label { id: None, label })),
+            Value::Array(pair) => match &pair[..] {
+                [Value::String(id), Value::String(label)] => {
+                    Some((key.parse().ok()?, Label { id: Some(id.clone()), label: label.clone() }))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    };
+    let entries: Option<Vec<(usize, Label)>> = map.into_iter().map(entry).collect();
+    let mut entries = entries.ok_or_else(|| {
+        error("labels", r#"not of the form {"0": ["id", "label"], …}, {"0": "label", …} or {"label": 0, …}"#)
+    })?;
+    entries.sort_by_key(|(index, _)| *index);
+    match entries.iter().enumerate().find(|(place, (index, _))| place != index) {
+        Some((place, _)) => Err(error("labels", format!("index {place} is missing or stands twice"))),
+        None => checked(entries.into_iter().map(|(_, label)| label).collect()),
+    }
+}
+
 impl Metadata {
     /// Reads the `edgepack.*` properties; a property that is there but not understood is an error, never
     /// passed over. Other properties are ignored.
@@ -256,7 +282,8 @@ fn checked(labels: Vec<Label>) -> Result<Vec<Label>, MetadataError> {
 /// - text, one label a line, optionally with a WordNet id first (`n02123045 tabby`); blank lines at the end
 ///   are ignored, a blank line between labels is an error (it would shift the classes after it);
 /// - a JSON array of names or of `{"id", "label"}`;
-/// - Keras' `imagenet_class_index.json`: `{"0": ["n01440764", "tench"], …}`.
+/// - JSON objects: Keras' `imagenet_class_index.json` (`{"0": ["n01440764", "tench"], …}`), an index to name
+///   (`{"0": "tench", …}`), or `flow_from_directory`'s `class_indices` (`{"tench": 0, …}`).
 pub fn parse_labels(text: &str) -> Result<Vec<Label>, MetadataError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match text.trim_start().chars().next() {
@@ -265,12 +292,8 @@ pub fn parse_labels(text: &str) -> Result<Vec<Label>, MetadataError> {
             labels_from_json(serde_json::from_str(text).map_err(|e| error("labels", format!("not JSON: {e}")))?)
         }
         Some('{') => {
-            let map: BTreeMap<usize, (String, String)> = serde_json::from_str(text)
-                .map_err(|e| error("labels", format!("not of the form {{\"0\": [\"id\", \"label\"], …}}: {e}")))?;
-            if let Some(missing) = (0..map.len()).find(|i| !map.contains_key(i)) {
-                return Err(error("labels", format!("index {missing} is missing")));
-            }
-            checked(map.into_values().map(|(id, label)| Label { id: Some(id), label }).collect())
+            let map = serde_json::from_str(text).map_err(|e| error("labels", format!("not JSON: {e}")))?;
+            labels_from_object(map)
         }
         Some(_) => checked(text.trim_end().lines().map(label_from_line).collect()),
     }
@@ -307,7 +330,10 @@ mod tests {
         let keras: String = (0..11).map(|i| format!(r#""{i}": ["n{i}", "c{i}"],"#)).collect();
         let keras = format!("{{{}}}", keras.trim_end_matches(','));
         assert_eq!(parse_labels(&keras).unwrap()[10].label, "c10");
-        for bad in ["", " \n", "a\n\nb", "[]", "[1]", r#"{"1": ["n", "x"]}"#] {
+        let plain = [(None, "a".to_string()), (None, "b".to_string())];
+        assert_eq!(names(parse_labels(r#"{"b": 1, "a": 0}"#).unwrap()), plain);
+        assert_eq!(names(parse_labels(r#"{"0": "a", "1": "b"}"#).unwrap()), plain);
+        for bad in [r#"{"a": 0, "b": 0}"#, r#"{"a": 1}"#, "", " \n", "a\n\nb", "[]", "[1]", r#"{"1": ["n", "x"]}"#] {
             assert!(parse_labels(bad).is_err(), "{bad:?}");
         }
     }

@@ -15,12 +15,12 @@ const MAX_KEY_FILE: u64 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The file could not be read.
-    #[error("cannot read the key file {}: {source}", path.display())]
+    #[error("cannot read the key file {}: {why}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
+        /// The cause; part of the message, so not its source.
+        why: std::io::Error,
     },
     /// The file is something else.
     #[error("{} is not {wanted}: its first line should be {heading:?}{hint}", path.display())]
@@ -54,7 +54,7 @@ pub struct SecretKey(SigningKey);
 
 fn read_key(path: &Path, wanted: &'static str, heading: &'static str) -> Result<[u8; 32], KeyError> {
     use std::io::Read;
-    let io = |source| KeyError::Io { path: path.into(), source };
+    let io = |why| KeyError::Io { path: path.into(), why };
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(io)?;
     let wrong = |hint| KeyError::WrongKind { path: path.into(), wanted, heading, hint };

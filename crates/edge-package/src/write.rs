@@ -80,9 +80,19 @@ impl PackageWriter {
 
 /// Writes `bytes` to a temporary file beside `path`, syncs it, and renames it into place: whoever opens
 /// `path` sees the whole old file or the whole new one. On failure the old file stays and the temporary
-/// one is removed. `mode` is the file's Unix mode.
+/// one is removed. `mode` is the file's Unix mode. A link is followed, so that what it names is replaced;
+/// a device, pipe or folder is refused, since a rename would destroy it.
 pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
+    let resolved = match path.canonicalize() {
+        Ok(real) if !real.metadata()?.is_file() => {
+            let what = "it exists and is not a regular file";
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, what));
+        }
+        Ok(real) => real,
+        Err(_) => path.into(),
+    };
+    let path = resolved.as_path();
     let name = path.file_name().ok_or(std::io::ErrorKind::InvalidFilename)?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut temporary = std::ffi::OsString::from(".");
@@ -95,12 +105,13 @@ pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()>
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        std::fs::File::open(folder)?.sync_all()
+        std::fs::rename(&temporary, path)
     };
     let result = write();
-    if result.is_err() {
-        let _ = std::fs::remove_file(&temporary);
+    match &result {
+        // The file is in place; a folder that cannot be opened for syncing takes nothing away from that.
+        Ok(()) => drop(std::fs::File::open(folder).and_then(|f| f.sync_all())),
+        Err(_) => drop(std::fs::remove_file(&temporary)),
     }
     result
 }

@@ -22,6 +22,7 @@ fn manifest() -> Manifest {
         preprocess: Preprocess::Affine { mean: [127.0; 3], std: [128.0; 3], bgr: false },
         activation: Activation::Softmax,
         threshold: Some(0.25),
+        exif_orientation: false,
         labels: vec![
             Label { id: Some("n02123045".into()), label: "tabby".into() },
             Label { id: None, label: "Ofen".into() },
@@ -183,7 +184,7 @@ fn every_refusal_has_its_own_message() {
 #[test]
 fn manifests_that_contradict_themselves_are_refused_by_writer_and_reader() {
     type Change = fn(&mut Manifest);
-    let cases: [(&str, Change); 11] = [
+    let cases: [(&str, Change); 16] = [
         ("name", |m| m.name.clear()),
         ("control characters", |m| m.labels[0].label = "a\nb".into()),
         ("labels", |m| m.labels.clear()),
@@ -194,6 +195,14 @@ fn manifests_that_contradict_themselves_are_refused_by_writer_and_reader() {
         ("one finite logit per label", |m| m.goldens[0].logits = vec![1.0]),
         ("one finite logit per label", |m| m.goldens[0].logits[0] = f32::INFINITY),
         ("missing part", |m| m.goldens[0].source = GoldenSource::Part("x".into())),
+        ("golden samples", |m| m.goldens.clear()),
+        ("golden samples", |m| m.goldens = vec![m.goldens[0].clone(); 65]),
+        ("pixels in all", |m| {
+            let source = GoldenSource::Synthetic { seed: 0, width: 8000, height: 8000 };
+            m.goldens[0].source = source;
+        }),
+        ("tolerance", |m| m.tolerance = Tolerance::Int8 { steps: 4, step: 1.0 }),
+        ("unknown", |m| m.labels[1].label = "unknown".into()),
         ("part 0", |m| m.model.part = "other".into()),
     ];
     for (wanted, change) in cases {

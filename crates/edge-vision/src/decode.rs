@@ -1,5 +1,6 @@
 //! File bytes to picture, bit for bit as Pillow's `Image.open(path).convert("RGB")`.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -11,6 +12,9 @@ use crate::{jpeg, png};
 ///
 /// Twice Pillow's `MAX_IMAGE_PIXELS`, where Pillow's warning becomes its `DecompressionBombError`.
 pub const MAX_PIXELS: u64 = 178_956_970;
+
+/// Bytes of the largest file that is read: four bytes for each of [`MAX_PIXELS`], and some to spare.
+const MAX_FILE: u64 = 1 << 30;
 
 /// How a file is turned into a picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,20 +79,20 @@ pub enum DecodeError {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file can't be read.
-    #[error("can't read {}: {source}", path.display())]
+    #[error("can't read {}: {why}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        source: io::Error,
+        /// What the system said. Part of the message, so not its source.
+        why: io::Error,
     },
     /// The file can be read, but not decoded.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {why}", path.display())]
     Decode {
         /// The file.
         path: PathBuf,
-        /// What is wrong with its bytes.
-        source: DecodeError,
+        /// What is wrong with its bytes. Part of the message, so not its source.
+        why: DecodeError,
     },
 }
 
@@ -114,8 +118,28 @@ pub fn decode(bytes: &[u8], opts: &DecodeOptions) -> Result<Picture, DecodeError
 ///
 /// [`LoadError`] names the file and says whether reading or decoding failed.
 pub fn load(path: &Path, opts: &DecodeOptions) -> Result<Picture, LoadError> {
-    let bytes = fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
-    decode(&bytes, opts).map_err(|source| LoadError::Decode { path: path.to_owned(), source })
+    let bytes = read_file(path).map_err(|why| LoadError::Read { path: path.to_owned(), why })?;
+    decode(&bytes, opts).map_err(|why| LoadError::Decode { path: path.to_owned(), why })
+}
+
+/// Reads a picture's file whole.
+///
+/// # Errors
+///
+/// What the system says; and a pipe or device, which might never end, is refused, as is a file larger than
+/// any picture within [`MAX_PIXELS`].
+pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let meta = fs::metadata(path)?;
+    if !meta.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    if meta.len() > MAX_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than any picture that can be read"));
+    }
+    let mut bytes = Vec::new();
+    // The file may grow while it is read.
+    fs::File::open(path)?.take(MAX_FILE).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 enum Kind {

@@ -30,10 +30,10 @@ mod resample;
 pub mod resize;
 pub mod yuv;
 
-pub use decode::{DecodeError, DecodeOptions, LoadError, MAX_PIXELS, decode, load};
-pub use folder::{FolderError, picture_paths};
+pub use decode::{DecodeError, DecodeOptions, LoadError, MAX_PIXELS, decode, load, read_file};
+pub use folder::{FolderError, Listing, picture_paths};
 pub use frame::{FrameError, Picture};
 pub use pattern::synthetic;
-pub use preprocess::{Layout, Preprocess, UnknownPreprocess};
+pub use preprocess::{Layout, Preprocess};
 pub use resize::{Interpolation, PassOrder, ResizeError, ResizePolicy, ResizeSpec, Resizer, UnknownInterpolation};
 pub use yuv::{ColorMatrix, ColorRange, ColorSpace, PixelFormat, RawFrame, to_picture, to_picture_into};

@@ -37,6 +37,10 @@ fn refusal(error: ImageError) -> DecodeError {
 
 /// Decodes a PNG (of an APNG the default image) and gives its EXIF orientation with it.
 pub(crate) fn decode(bytes: &[u8]) -> Result<(Picture, Option<Orientation>), DecodeError> {
+    // IHDR comes first in every PNG. Its size is looked at before the decoder asks for memory by it.
+    if let (Some(b"IHDR"), Some(&[w3, w2, w1, w0, h3, h2, h1, h0])) = (bytes.get(12..16), bytes.get(16..24)) {
+        check_size(KIND, u32::from_be_bytes([w3, w2, w1, w0]), u32::from_be_bytes([h3, h2, h1, h0]))?;
+    }
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MAX_ALLOC);
     let decoder = PngDecoder::with_limits(Cursor::new(bytes), limits).map_err(refusal)?;

@@ -2,7 +2,6 @@
 //! float32 (Keras 3.15, `_preprocess_numpy_input`).
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -112,29 +111,6 @@ impl Preprocess {
             }
         }
         Ok(())
-    }
-}
-
-/// The name of a preprocess mode isn't one of none, tf, torch, caffe.
-#[derive(Debug, thiserror::Error)]
-#[error("unknown preprocess mode {0:?}; known: none, tf, torch, caffe")]
-pub struct UnknownPreprocess(
-    /// What was asked for.
-    pub String,
-);
-
-impl FromStr for Preprocess {
-    type Err = UnknownPreprocess;
-
-    /// Reads the modes that have a name of their own; `affine` needs numbers and can't be read from a word.
-    fn from_str(s: &str) -> Result<Self, Self::Err> {
-        match s {
-            "none" => Ok(Self::None),
-            "tf" => Ok(Self::Tf),
-            "torch" => Ok(Self::Torch),
-            "caffe" => Ok(Self::Caffe),
-            other => Err(UnknownPreprocess(other.to_owned())),
-        }
     }
 }
 

@@ -80,7 +80,16 @@ pub(crate) struct Axis {
     width: usize,
 }
 
+/// The most weights one axis may have, 256 MiB of them: enough for sides of ten million pixels.
+const MAX_WEIGHTS: usize = 64 << 20;
+
 impl Axis {
+    /// Whether the weights of such an axis fit the memory they are allowed.
+    pub(crate) fn is_possible(in_size: usize, out_size: usize, filter: &Filter, window: usize) -> bool {
+        let scale = (in_size as f64 / out_size as f64).max(1.0);
+        (filter.support * scale).ceil() * 2.0 * window as f64 <= MAX_WEIGHTS as f64
+    }
+
     /// Pillow's `precompute_coeffs` and `normalize_coeffs_8bpc` for the places `window` of `out_size`.
     pub(crate) fn new(in_size: usize, out_size: usize, filter: &Filter, window: Range<usize>) -> Self {
         let scale = in_size as f64 / out_size as f64;

@@ -133,7 +133,15 @@ pub enum ResizeError {
     /// The shorter side was asked to become zero pixels long.
     #[error("the shorter side can't be resized to 0 pixels")]
     NoShortest,
-    /// The longer side would leave the range Pillow can address.
+    /// One side is so long that its filter weights would not fit any memory.
+    #[error("a picture of {width}x{height} is too long on one side to be filtered")]
+    TooThin {
+        /// Width of the picture in pixels.
+        width: u32,
+        /// Height of the picture in pixels.
+        height: u32,
+    },
+    /// The longer side would become absurdly long.
     #[error("resizing {width}x{height} to a shorter side of {shortest} makes the longer side {long} pixels long")]
     TooLong {
         /// Width of the picture in pixels.
@@ -266,7 +274,8 @@ impl Plan {
                 let (short, long) = (u64::from(width.min(height)), u64::from(width.max(height)));
                 // torchvision: int(shortest * long / short); the quotient is exact enough for int() to floor it.
                 let new_long = u64::from(shortest) * long / short;
-                if new_long > i32::MAX as u64 {
+                // A side beyond this is no photo, and walking along it takes seconds.
+                if new_long > 1 << 26 {
                     return Err(ResizeError::TooLong { width, height, shortest, long: new_long });
                 }
                 let (shortest, new_long) = (shortest as usize, new_long as usize);
@@ -279,6 +288,11 @@ impl Plan {
         let kind = if (full_w, full_h) == (in_w, in_h) {
             Kind::Copy
         } else if let Some(filter) = filter {
+            let possible = (full_w == in_w || Axis::is_possible(in_w, full_w, filter, columns.len()))
+                && (full_h == in_h || Axis::is_possible(in_h, full_h, filter, rows.len()));
+            if !possible {
+                return Err(ResizeError::TooThin { width, height });
+            }
             // Pillow 13 ImagingResampleInner, with the same signed comparison.
             let (less_w, less_h) = (in_w as i64 - full_w as i64, in_h as i64 - full_h as i64);
             let vertical_first = order == PassOrder::Pillow13 && less_h > 0 && less_h > less_w * 2;

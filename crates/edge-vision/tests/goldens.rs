@@ -119,7 +119,7 @@ fn check_tensors(tally: &mut Tally, file: &str, picture: &Picture, expected: &Va
         let mode: Preprocess = match mode {
             "affine-rgb" => Preprocess::Affine { mean, std, bgr: false },
             "affine-bgr" => Preprocess::Affine { mean, std, bgr: true },
-            named => named.parse().unwrap(),
+            named => serde_json::from_value(Value::from(named)).unwrap(),
         };
         let layout = if layout == "nchw" { Layout::Nchw } else { Layout::Nhwc };
         mode.apply(resized, layout, &mut tensor).unwrap();

@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::capture::{Spec, Wanted, parse_rate};
 use clap::Parser;
 use std::path::PathBuf;
 
@@ -17,23 +18,22 @@ pub struct Args {
 
     /// Where frames come from: v4l2:/dev/video0, a picture, a folder of pictures, or pattern[:WIDTHxHEIGHT]
     #[arg(long, default_value = "v4l2:/dev/video0")]
-    pub source: String,
+    pub source: Spec,
 
     /// Format to ask a camera for; the nearest one it has is taken
     #[arg(long, value_name = "WxH@FPS", default_value = "640x480@30")]
-    pub camera_format: String,
+    pub camera_format: Wanted,
 
     /// The classification log, JSON lines, appended to; - for standard output
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub log: PathBuf,
 
-    /// Show every picture of a folder once, then end (default: start over at the end)
+    /// Show every picture once, then end (default: start over at the end)
     #[arg(long)]
     pub once: bool,
 
-    /// Pictures per second from a file, folder or pattern (default: as fast as they are classified with
-    /// --once, else 1)
-    #[arg(long, value_name = "HZ", allow_negative_numbers = true)]
+    /// Pictures per second (default: 1 from files shown over and over, else as fast as they are classified)
+    #[arg(long, value_name = "HZ", allow_negative_numbers = true, value_parser = parse_rate)]
     pub rate: Option<f64>,
 
     /// End after this many frames

@@ -3,7 +3,7 @@
 use crate::stop::Failure;
 use anyhow::{Context, bail};
 use serde::Serialize;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -43,8 +43,13 @@ impl Log {
                 return Ok(To::Stream { file: OpenOptions::new().append(true).open(path)?, path: path.into() });
             }
             let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+            if let Err(TryLockError::WouldBlock) = file.try_lock() {
+                bail!("another process writes to it");
+            }
             let length = whole_lines(&mut file)?;
-            file.set_len(length)?;
+            if length < file.metadata()?.len() {
+                file.set_len(length)?;
+            }
             Ok(To::File { file, path: path.into(), length })
         };
         let to = open().with_context(|| format!("cannot log to {}", path.display())).map_err(Failure::log)?;
@@ -86,7 +91,9 @@ fn whole_lines(file: &mut File) -> anyhow::Result<u64> {
     let mut tail = Vec::new();
     file.take(LONGEST_LINE).read_to_end(&mut tail)?;
     let cut = tail.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
-    if tail[cut..].first().is_some_and(|b| *b != b'{') || (cut == 0 && start > 0) {
+    let last = tail[..cut].trim_ascii_end().rsplit(|b| *b == b'\n').next().unwrap_or_default();
+    let begins = |line: &[u8]| line.first().is_none_or(|b| *b == b'{');
+    if !begins(&tail[cut..]) || !begins(last) || (cut == 0 && start > 0) {
         bail!("the file exists and is not a classification log; name another one");
     }
     Ok(start + cut as u64)
@@ -115,8 +122,17 @@ mod tests {
     }
 
     #[test]
+    fn a_log_has_one_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let _first = Log::open(&path).unwrap();
+        assert_eq!(Log::open(&path).err().unwrap().code, 5);
+    }
+
+    #[test]
     fn a_file_that_is_no_log_is_left_alone() {
         assert_eq!(after(b"\x89PNG\r\nrest").unwrap_err().code, 5);
         assert_eq!(after(b"some text").unwrap_err().code, 5);
+        assert_eq!(after(b"#!/bin/sh\nexit 0\n").unwrap_err().code, 5);
     }
 }

@@ -99,7 +99,7 @@ impl Loop {
             error,
         };
         let start = Instant::now();
-        frame.decode(&mut self.picture).map_err(&fault)?;
+        frame.decode(&classifier.decode_options(), &mut self.picture).map_err(&fault)?;
         let decoded = Instant::now();
         let result = classifier.classify(&self.picture, self.top).map_err(|e| fault(e.to_string()))?;
         let latency_ms = LatencyMs {
@@ -110,6 +110,7 @@ impl Loop {
             total: millis(start.elapsed()),
         };
         Ok(Event {
+            class: result.decision,
             decision: decision_label(classifier, &result),
             top: Score::label(&result.top, &classifier.manifest().labels),
             time: time.clone(),

@@ -5,7 +5,7 @@ use crate::stop::Failure;
 use anyhow::{Context, anyhow};
 use edge_device::{Classifier, Recipe, board, golden};
 use edge_engine::LoadOptions;
-use edge_package::{Digest, PublicKey, Signed, TrustPolicy, VerifiedPackage, Version};
+use edge_package::{Digest, PublicKey, Signed, TrustPolicy, VerifiedPackage};
 use std::fmt;
 
 /// The model of a fresh clone, so that a camera does something real before anything was trained.
@@ -34,7 +34,7 @@ pub fn load(args: &Args) -> Result<(Classifier, About), Failure> {
         None => LoadOptions::default(),
     };
     let trusted = args.trusted_key.iter().map(|path| PublicKey::read(path));
-    let trust = TrustPolicy { trusted: trusted.collect::<Result<_, _>>().map_err(Failure::package)? };
+    let trust = TrustPolicy { trusted: trusted.collect::<Result<_, _>>().map_err(Failure::usage)? };
     let (name, package) = match &args.package {
         Some(path) => {
             let package = VerifiedPackage::open(path, &trust)
@@ -47,10 +47,7 @@ pub fn load(args: &Args) -> Result<(Classifier, About), Failure> {
     let refuse = |e: anyhow::Error| Failure::package(e.context(name.clone()));
     let manifest = package.manifest();
     let this_board = args.board.as_deref().unwrap_or_else(|| board::this_board());
-    manifest
-        .check_runtime(Version::current())
-        .and_then(|()| manifest.check_board(this_board))
-        .map_err(|e| refuse(e.into()))?;
+    manifest.check_board(this_board).map_err(|e| refuse(e.into()))?;
     let mut classifier = Classifier::from_package(&package, &options).map_err(|e| refuse(e.into()))?;
     let samples = golden::require(&mut classifier, &package).map_err(|e| refuse(e.into()))?;
     let signed = match package.signed() {

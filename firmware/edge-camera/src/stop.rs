@@ -37,6 +37,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// An argument names something that cannot be used.
+    pub fn usage(cause: impl Into<anyhow::Error>) -> Failure {
+        Failure { cause: cause.into(), code: 2 }
+    }
+
     /// The package was refused.
     pub fn package(cause: impl Into<anyhow::Error>) -> Failure {
         Failure { cause: cause.into(), code: 3 }

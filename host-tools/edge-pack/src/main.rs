@@ -41,7 +41,22 @@ enum Verb {
 /// The verbs, for "did you mean".
 const VERBS: [&str; 7] = ["pack", "inspect", "verify", "run", "eval", "bench", "keygen"];
 
+/// A bare word that is no verb and no file, but near a verb.
+fn mistyped(word: &str) -> Option<String> {
+    let bare = !word.starts_with('-') && !word.contains(['/', '.']) && !std::path::Path::new(word).exists();
+    if !bare || word == "help" || VERBS.contains(&word) {
+        return None;
+    }
+    let (distance, verb) = VERBS.iter().map(|verb| (strsim::damerau_levenshtein(verb, word), verb)).min()?;
+    (distance <= 2).then(|| format!("there is no verb and no file {word:?}; did you mean `edge-pack {verb}`?"))
+}
+
 fn main() -> ExitCode {
+    // Before clap, which would take a mistyped verb for the model and complain about what follows it.
+    if let Some(hint) = std::env::args().nth(1).and_then(|word| mistyped(&word)) {
+        out::tell(format_args!("edge-pack: {hint}"));
+        return ExitCode::FAILURE;
+    }
     let cli = Cli::parse();
     let result = match cli.verb {
         None => cmd::pack::run(&cli.pack),

@@ -1,6 +1,6 @@
 //! Standard output that may be closed, and files that are whole or not there.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use std::io::Write;
 use std::path::Path;
 
@@ -22,6 +22,17 @@ pub fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 /// Whether the error is a closed standard output.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// Refuses an output that is one of the inputs, by whatever name, or lies in a folder that is one.
+pub fn not_an_input<'a>(output: &Path, inputs: impl Iterator<Item = &'a Path>) -> anyhow::Result<()> {
+    let Ok(real) = output.canonicalize() else { return Ok(()) };
+    for input in inputs {
+        if input.canonicalize().is_ok_and(|input| real.starts_with(input)) {
+            bail!("{} would be overwritten, but it belongs to the input {}", output.display(), input.display());
+        }
+    }
+    Ok(())
 }
 
 /// Writes a file so that it is seen whole or not at all.

@@ -15,7 +15,7 @@ const MAX_LABEL_FILE: u64 = 64 << 20;
 pub struct RecipeArgs {
     /// Labels: one per line (optionally `n02123045 tabby`), a JSON array, or imagenet_class_index.json
     #[arg(long, value_name = "FILE")]
-    labels: Option<PathBuf>,
+    pub labels: Option<PathBuf>,
 
     /// tf (x/127.5 - 1), torch, caffe or none, as in keras.applications
     #[arg(long, value_name = "MODE", conflicts_with_all = ["mean", "std"])]
@@ -26,12 +26,16 @@ pub struct RecipeArgs {
     mean: Option<String>,
 
     /// See --mean
-    #[arg(long, value_name = "R,G,B", requires = "mean")]
+    #[arg(long, value_name = "R,G,B", requires = "mean", allow_hyphen_values = true)]
     std: Option<String>,
 
     /// Channels in the order blue, green, red (with --mean and --std)
-    #[arg(long, requires = "mean")]
+    #[arg(long, requires = "mean", conflicts_with = "preprocess")]
     bgr: bool,
+
+    /// Turn pictures from files as their EXIF orientation says (Keras does not)
+    #[arg(long)]
+    exif: bool,
 
     /// squash (as Keras), or fit-shortest[:PIXELS]: shortest side to PIXELS, then centre crop
     #[arg(long, value_name = "POLICY")]
@@ -76,6 +80,7 @@ impl RecipeArgs {
             ("--output", self.output.is_some()),
             ("--activation", self.activation.is_some()),
             ("--threshold", self.threshold.is_some()),
+            ("--exif", self.exif),
         ];
         given.into_iter().find_map(|(name, given)| given.then_some(name))
     }
@@ -105,6 +110,7 @@ impl RecipeArgs {
                 .map(|a| activation_from_name(a).context("--activation"))
                 .transpose()?,
             threshold: self.threshold,
+            exif_orientation: self.exif,
             ..Recipe::default()
         })
     }

@@ -7,9 +7,9 @@ mod v4l2;
 
 use crate::args::Args;
 use crate::stop::Failure;
-use anyhow::{Context, anyhow, bail};
 use edge_vision::{ColorSpace, DecodeOptions, Picture, PixelFormat, RawFrame, decode, to_picture_into};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime};
 
 /// A source of frames.
@@ -47,7 +47,7 @@ pub struct Frame {
 /// A frame's bytes.
 pub enum Payload {
     /// A JPEG or PNG file, or why it could not be read.
-    File(std::io::Result<Vec<u8>>),
+    File(Result<Vec<u8>, String>),
     /// What a camera delivers.
     #[cfg_attr(not(feature = "camera"), allow(dead_code))]
     Raw {
@@ -75,11 +75,11 @@ impl Frame {
     }
 
     /// To RGB, into `picture`, whose allocation is used again where it can be.
-    pub fn decode(&self, picture: &mut Picture) -> Result<(), String> {
+    pub fn decode(&self, options: &DecodeOptions, picture: &mut Picture) -> Result<(), String> {
         match &self.payload {
             Payload::File(Err(e)) => Err(format!("cannot be read: {e}")),
             Payload::File(Ok(bytes)) => {
-                *picture = decode(bytes, &DecodeOptions::default()).map_err(|e| e.to_string())?;
+                *picture = decode(bytes, options).map_err(|e| e.to_string())?;
                 Ok(())
             }
             Payload::Picture(rgb) => {
@@ -101,49 +101,85 @@ impl Frame {
     }
 }
 
-/// Opens what `--source` names.
-pub fn open(args: &Args) -> Result<Box<dyn Source>, Failure> {
-    let source = || -> anyhow::Result<Box<dyn Source>> {
-        if args.rate.is_some_and(|r| !(r > 0.0 && r <= 1000.0)) {
-            bail!("--rate is a number of pictures per second, above 0 and up to 1000");
-        }
-        if let Some(device) = args.source.strip_prefix("v4l2:") {
-            return camera(device, args);
-        }
-        if args.source == "pattern" || args.source.starts_with("pattern:") {
-            let size = args.source.strip_prefix("pattern:").unwrap_or("640x480");
-            let (width, height) = parse_size(size).with_context(|| format!("--source pattern:{size}"))?;
-            return Ok(Box::new(pattern::Pattern::new(width, height, args.rate)));
-        }
-        Ok(Box::new(files::Files::open(Path::new(&args.source), args.once, args.rate)?))
-    };
-    source().map_err(Failure::source)
+/// What `--source` can name.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Spec {
+    /// `v4l2:/dev/video0`
+    V4l2(PathBuf),
+    /// `pattern` or `pattern:640x480`
+    Pattern(u32, u32),
+    /// A picture or a folder.
+    Files(PathBuf),
 }
 
-#[cfg(feature = "camera")]
-fn camera(device: &str, args: &Args) -> anyhow::Result<Box<dyn Source>> {
-    let (size, fps) = args.camera_format.split_once('@').unwrap_or((&args.camera_format, "30"));
-    let parse = || -> anyhow::Result<_> {
+impl FromStr for Spec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Spec, String> {
+        match text.split_once(':') {
+            Some(("v4l2", device)) => Ok(Spec::V4l2(device.into())),
+            Some(("pattern", size)) => parse_size(size).map(|(width, height)| Spec::Pattern(width, height)),
+            None if text == "pattern" => Ok(Spec::Pattern(640, 480)),
+            _ => Ok(Spec::Files(text.into())),
+        }
+    }
+}
+
+/// What to ask a camera for; the nearest it has is taken.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(not(feature = "camera"), allow(dead_code))]
+pub struct Wanted {
+    /// In pixels.
+    pub width: u32,
+    /// In pixels.
+    pub height: u32,
+    /// Frames per second.
+    pub fps: u32,
+}
+
+impl FromStr for Wanted {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Wanted, String> {
+        let (size, fps) = text.split_once('@').unwrap_or((text, "30"));
         let (width, height) = parse_size(size)?;
-        let fps = fps.parse().ok().filter(|f| (1..=1000).contains(f)).context("FPS is a number from 1 to 1000")?;
-        Ok(v4l2::Wanted { width, height, fps })
-    };
-    let wanted =
-        parse().with_context(|| format!("--camera-format {}: not of the form 640x480@30", args.camera_format))?;
-    Ok(Box::new(v4l2::Camera::open(Path::new(device), wanted)?))
-}
-
-#[cfg(not(feature = "camera"))]
-fn camera(device: &str, _: &Args) -> anyhow::Result<Box<dyn Source>> {
-    bail!("cannot open {device}: this build has no camera support (built without the feature \"camera\")")
+        let fps = fps.parse().ok().filter(|f| (1..=1000).contains(f));
+        Ok(Wanted { width, height, fps: fps.ok_or("frames per second are a number from 1 to 1000")? })
+    }
 }
 
 /// `640x480` → (640, 480).
-fn parse_size(text: &str) -> anyhow::Result<(u32, u32)> {
+fn parse_size(text: &str) -> Result<(u32, u32), String> {
     let side = |s: &str| s.parse().ok().filter(|n| (1..=8192).contains(n));
     text.split_once('x')
         .and_then(|(w, h)| Some((side(w)?, side(h)?)))
-        .ok_or_else(|| anyhow!("{text:?} is not a size such as 640x480"))
+        .ok_or_else(|| format!("{text:?} is not a size such as 640x480"))
+}
+
+/// A rate in pictures per second: once in 1000 seconds up to 1000 a second.
+pub fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|r| (0.001..=1000.0).contains(r));
+    rate.ok_or_else(|| "a number from 0.001 to 1000 is needed".into())
+}
+
+/// Opens what `--source` names.
+pub fn open(args: &Args) -> Result<Box<dyn Source>, Failure> {
+    let opened: anyhow::Result<Box<dyn Source>> = match &args.source {
+        Spec::V4l2(device) => camera(device, args.camera_format),
+        Spec::Pattern(width, height) => Ok(Box::new(pattern::Pattern::new(*width, *height, args.once, args.rate))),
+        Spec::Files(path) => files::Files::open(path, args.once, args.rate).map(|files| Box::new(files) as _),
+    };
+    opened.map_err(Failure::source)
+}
+
+#[cfg(feature = "camera")]
+fn camera(device: &Path, wanted: Wanted) -> anyhow::Result<Box<dyn Source>> {
+    Ok(Box::new(v4l2::Camera::open(device, wanted)?))
+}
+
+#[cfg(not(feature = "camera"))]
+fn camera(device: &Path, _: Wanted) -> anyhow::Result<Box<dyn Source>> {
+    anyhow::bail!("cannot open {}: this build has no camera support (the feature \"camera\" is off)", device.display())
 }
 
 /// Keeps a rate: frames are due at equal distances, and a late one does not make the next ones hurry.
@@ -182,6 +218,13 @@ mod tests {
         for bad in ["", "640", "0x5", "5x0", "-1x4", "9999x1", "640x480x2", "axb"] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
+        for bad in ["0", "1e-20", "-1", "inf", "NaN", "1001", "fast"] {
+            assert!(parse_rate(bad).is_err(), "{bad}");
+        }
+        assert_eq!("1280x720@15".parse(), Ok(Wanted { width: 1280, height: 720, fps: 15 }));
+        assert!("1x".parse::<Wanted>().is_err() && "640x480@0".parse::<Wanted>().is_err());
+        assert_eq!("pattern:8x9".parse(), Ok(Spec::Pattern(8, 9)));
+        assert_eq!("a:b.jpg".parse(), Ok(Spec::Files("a:b.jpg".into())));
     }
 
     #[test]

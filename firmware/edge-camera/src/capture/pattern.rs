@@ -9,18 +9,22 @@ pub struct Pattern {
     width: u32,
     height: u32,
     shown: u64,
+    once: bool,
     pace: Pace,
 }
 
 impl Pattern {
-    /// Frames of this size; `None` gives them as fast as they are taken.
-    pub fn new(width: u32, height: u32, rate: Option<f64>) -> Pattern {
-        Pattern { width, height, shown: 0, pace: Pace::new(rate) }
+    /// Frames of this size, one of them with `once`; without a rate as fast as they are taken.
+    pub fn new(width: u32, height: u32, once: bool, rate: Option<f64>) -> Pattern {
+        Pattern { width, height, shown: 0, once, pace: Pace::new(rate) }
     }
 }
 
 impl Source for Pattern {
     fn next(&mut self, deadline: Instant) -> Result<Grab, Failure> {
+        if self.once && self.shown > 0 {
+            return Ok(Grab::End);
+        }
         if !self.pace.wait(deadline) {
             return Ok(Grab::Waiting(Default::default()));
         }

@@ -61,6 +61,7 @@ fn describe(package: &VerifiedPackage) -> Value {
         "model": {"opset": m.model.opset, "precision": m.model.precision, "output": m.model.output},
         "input": {"name": m.input.name, "shape": m.input.shape(), "layout": m.input.layout},
         "resize": resize_json(&resize),
+        "exif_orientation": m.exif_orientation,
         "preprocess": preprocess_json(&m.preprocess),
         "activation": m.activation,
         "threshold": m.threshold.map(number_json),

@@ -1,10 +1,10 @@
 //! `edge-pack MODEL.onnx`: an ONNX file becomes a package.
 
 use crate::recipe::RecipeArgs;
-use crate::{VERBS, model, out};
+use crate::{model, out};
 use anyhow::{Context, bail};
 use edge_device::Recipe;
-use edge_package::{SecretKey, TrustPolicy, VerifiedPackage, hex};
+use edge_package::{MAX_GOLDENS, SecretKey, TrustPolicy, VerifiedPackage, hex};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -39,9 +39,9 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     golden: Option<PathBuf>,
 
-    /// How many golden samples to take from --golden
-    #[arg(long, value_name = "K", default_value_t = 8)]
-    golden_count: usize,
+    /// How many golden samples to take from --golden (default: 8)
+    #[arg(long, value_name = "K", requires = "golden")]
+    golden_count: Option<usize>,
 
     /// One JSON object about the package on standard output
     #[arg(long)]
@@ -54,23 +54,25 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let Some(path) = &args.model else { bail!("which model? `edge-pack MODEL.onnx`; `edge-pack --help` tells more") };
     if !path.exists() {
-        bail!("{}", no_such_model(path));
+        bail!("there is no file {}", path.display());
     }
     if model::is_package(path)? {
         bail!("{} is a package already; `edge-pack inspect {0}` shows it", path.display());
     }
     let output = args.out.clone().unwrap_or_else(|| path.with_extension("edgepack"));
-    if let (Ok(a), Ok(b)) = (output.canonicalize(), path.canonicalize())
-        && a == b
-    {
-        bail!("{} is the model itself; say another output with -o", output.display());
-    }
+    let inputs = [Some(path.as_path()), args.sign.as_deref(), args.recipe.labels.as_deref(), args.golden.as_deref()];
+    out::not_an_input(&output, inputs.into_iter().flatten())?;
     let key = args.sign.as_deref().map(SecretKey::read).transpose()?;
     let recipe = Recipe {
         boards: args.board.clone(),
         sequence: args.sequence,
         created: created()?,
-        goldens: args.golden.as_deref().map(|dir| goldens(dir, args.golden_count)).transpose()?.unwrap_or_default(),
+        goldens: args
+            .golden
+            .as_deref()
+            .map(|dir| goldens(dir, args.golden_count.unwrap_or(8)))
+            .transpose()?
+            .unwrap_or_default(),
         ..args.recipe.resolve(args.name.clone().unwrap_or_else(|| model::name_of(path)))?
     };
     let context = || path.display().to_string();
@@ -107,18 +109,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A path that is not there may be a mistyped verb.
-fn no_such_model(path: &Path) -> String {
-    let word = path.to_string_lossy();
-    let near = VERBS.iter().map(|v| (strsim::damerau_levenshtein(v, &word), v)).min();
-    match near {
-        Some((distance, verb)) if distance <= 2 && !word.contains(['/', '.']) => {
-            format!("there is no verb and no file {word:?}; did you mean `edge-pack {verb}`?")
-        }
-        _ => format!("there is no file {}", path.display()),
-    }
-}
-
 /// Now, or SOURCE_DATE_EPOCH, so that equal input gives equal bytes.
 fn created() -> anyhow::Result<u64> {
     match std::env::var("SOURCE_DATE_EPOCH") {
@@ -134,16 +124,24 @@ fn created() -> anyhow::Result<u64> {
 
 /// Up to `count` pictures, evenly spread over the sorted list, so that every class folder has its chance.
 fn goldens(dir: &Path, count: usize) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
-    let paths = edge_vision::picture_paths(dir).with_context(|| format!("--golden {}", dir.display()))?;
-    if paths.is_empty() || count == 0 {
+    let listing = edge_vision::picture_paths(dir);
+    if let Some(error) = listing.unreadable.first() {
+        bail!("--golden: {error}");
+    }
+    let paths = listing.pictures;
+    if paths.is_empty() {
         bail!("--golden {}: no pictures to take", dir.display());
+    }
+    if !(1..=MAX_GOLDENS).contains(&count) {
+        bail!("--golden-count {count}: 1 to {MAX_GOLDENS} are possible");
     }
     let count = count.min(paths.len());
     let read = |i: usize| {
         let path = &paths[i * paths.len() / count];
-        let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let name = path.strip_prefix(dir).unwrap_or(path).to_string_lossy().into_owned();
-        Ok((name, bytes))
+        let bytes = edge_vision::read_file(path).with_context(|| format!("cannot read {}", path.display()))?;
+        // A picture given by itself leaves nothing when its own path is taken off.
+        let name = path.strip_prefix(dir).ok().filter(|p| !p.as_os_str().is_empty()).unwrap_or(path);
+        Ok((name.to_string_lossy().into_owned(), bytes))
     };
     (0..count).map(read).collect()
 }

@@ -5,7 +5,7 @@ use crate::{model, out};
 use anyhow::{Context, bail};
 use edge_device::Classifier;
 use edge_device::event::{Score, decision_label, millis};
-use edge_vision::{DecodeOptions, load, picture_paths};
+use edge_vision::{load, picture_paths};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,10 +32,6 @@ pub struct Args {
     #[arg(long, value_name = "FILE.npy")]
     tensor: Option<PathBuf>,
 
-    /// Turn photos as their EXIF orientation says (Keras does not)
-    #[arg(long)]
-    exif: bool,
-
     /// Threads that compute (default: all cores)
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -56,42 +52,49 @@ struct Line<'a> {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut paths = vec![];
+    let mut paths: Vec<PathBuf> = vec![];
+    let mut failed = 0;
     for photo in &args.photos {
-        let found = picture_paths(photo).with_context(|| format!("cannot open {}", photo.display()))?;
-        if found.is_empty() {
-            bail!("the folder {} has no pictures (.jpg, .jpeg, .png)", photo.display());
+        let found = picture_paths(photo);
+        if found.pictures.is_empty() && found.unreadable.is_empty() {
+            out::tell(format_args!("edge-pack: the folder {} has no pictures (.jpg, .jpeg, .png)", photo.display()));
+            failed += 1;
         }
-        paths.extend(found);
+        for error in &found.unreadable {
+            out::tell(format_args!("edge-pack: {error}"));
+            failed += 1;
+        }
+        paths.extend(found.pictures);
+    }
+    let total = paths.len() + failed;
+    if paths.is_empty() {
+        bail!("there is no photo to classify");
     }
     if args.tensor.is_some() && paths.len() != 1 {
         bail!("--tensor writes the tensor of one photo; {} were given", paths.len());
     }
+    if let Some(file) = &args.tensor {
+        let inputs = args.photos.iter().chain([&args.model]).map(PathBuf::as_path);
+        out::not_an_input(file, inputs)?;
+    }
     let mut classifier = model::load(&args.model, &args.recipe, &model::load_options(args.threads))?;
-    let options = DecodeOptions { exif_orientation: args.exif };
-    let mut failed = 0;
     for path in &paths {
-        if let Err(e) = one(args, &mut classifier, path, &options)? {
+        if let Err(e) = one(args, &mut classifier, path)? {
             out::tell(format_args!("edge-pack: {e:#}"));
             failed += 1;
         }
     }
     if failed > 0 {
-        out::tell(format_args!("edge-pack: {failed} of {} photo(s) could not be classified", paths.len()));
+        out::tell(format_args!("edge-pack: {failed} of {total} photo(s) or folders could not be classified"));
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Classifies one photo. The outer error ends the run (the output is closed), the inner one is the photo's.
-fn one(
-    args: &Args,
-    classifier: &mut Classifier,
-    path: &Path,
-    options: &DecodeOptions,
-) -> anyhow::Result<anyhow::Result<()>> {
+fn one(args: &Args, classifier: &mut Classifier, path: &Path) -> anyhow::Result<anyhow::Result<()>> {
     let start = Instant::now();
-    let classified = load(path, options)
+    let classified = load(path, &classifier.decode_options())
         .map_err(anyhow::Error::from)
         .and_then(|picture| classifier.classify(&picture, args.top).with_context(|| path.display().to_string()));
     let result = match classified {

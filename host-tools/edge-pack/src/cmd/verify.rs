@@ -1,6 +1,7 @@
 //! `edge-pack verify`: may this package be trusted, and is it right on this machine?
 
 use crate::{model, out};
+use anyhow::Context;
 use edge_device::{Classifier, golden};
 use edge_engine::LoadOptions;
 use edge_package::{PublicKey, Signed, TrustPolicy, hex};
@@ -25,7 +26,8 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let trusted = args.trusted_key.iter().map(|p| PublicKey::read(p)).collect::<Result<_, _>>()?;
     let package = model::open_package(&args.package, &TrustPolicy { trusted })?;
-    let mut classifier = Classifier::from_package(&package, &LoadOptions::default())?;
+    let mut classifier = Classifier::from_package(&package, &LoadOptions::default())
+        .with_context(|| args.package.display().to_string())?;
     let outcomes = golden::replay(&mut classifier, &package);
     let good = outcomes.iter().all(|o| o.failure.is_none());
     let (signed, signer) = match package.signed() {
@@ -55,6 +57,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         ))?;
         let signer = signer.map_or(String::new(), |k| format!(" ({})", hex(&k.to_bytes())));
         out::line(format_args!("signed: {signed}{signer}"))?;
+        let boards = &package.manifest().boards;
+        out::line(format_args!("boards: {}", if boards.is_empty() { "any".into() } else { boards.join(", ") }))?;
         for outcome in &outcomes {
             match &outcome.failure {
                 None => out::line(format_args!(

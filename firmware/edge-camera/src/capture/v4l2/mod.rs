@@ -2,7 +2,7 @@
 
 mod driver;
 
-use super::{Frame, Grab, Payload, Source};
+use super::{Frame, Grab, Payload, Source, Wanted};
 use crate::stop::Failure;
 use anyhow::{Context, anyhow, bail};
 use driver::Negotiated;
@@ -16,17 +16,6 @@ use std::time::{Duration, Instant};
 const SILENCE: Duration = Duration::from_secs(10);
 /// Errors in a row, of the driver's dequeue, after which the camera has failed.
 const ERRORS: u32 = 30;
-/// What to ask the camera for; the nearest it has is taken.
-#[derive(Debug, Clone, Copy)]
-pub struct Wanted {
-    /// In pixels.
-    pub width: u32,
-    /// In pixels.
-    pub height: u32,
-    /// Frames per second.
-    pub fps: u32,
-}
-
 /// A running camera.
 pub struct Camera {
     slot: Arc<Slot>,
