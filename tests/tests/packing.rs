@@ -223,6 +223,10 @@ fn inputs_and_devices_are_never_overwritten() {
             .fails(1, &["would be overwritten"]);
         assert_eq!(std::fs::read(output).unwrap(), before);
     }
+    // Beside the pictures is no picture: packaging again replaces the package.
+    for _ in 0..2 {
+        edge_pack!(model, "-o", scratch.path("photos/m.edgepack"), "--golden", scratch.path("photos")).ok();
+    }
     edge_pack!("run", model, photo, "--tensor", photo).fails(1, &["would be overwritten"]);
     let pipe = scratch.path("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());

@@ -53,7 +53,7 @@ fn mistyped(word: &str) -> Option<String> {
 
 fn main() -> ExitCode {
     // Before clap, which would take a mistyped verb for the model and complain about what follows it.
-    if let Some(hint) = std::env::args().nth(1).and_then(|word| mistyped(&word)) {
+    if let Some(hint) = std::env::args_os().nth(1).and_then(|word| mistyped(word.to_str()?)) {
         out::tell(format_args!("edge-pack: {hint}"));
         return ExitCode::FAILURE;
     }

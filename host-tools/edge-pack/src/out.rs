@@ -24,12 +24,12 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// Refuses an output that is one of the inputs, by whatever name, or lies in a folder that is one.
+/// Refuses an output that is one of the input files, by whatever name.
 pub fn not_an_input<'a>(output: &Path, inputs: impl Iterator<Item = &'a Path>) -> anyhow::Result<()> {
     let Ok(real) = output.canonicalize() else { return Ok(()) };
     for input in inputs {
-        if input.canonicalize().is_ok_and(|input| real.starts_with(input)) {
-            bail!("{} would be overwritten, but it belongs to the input {}", output.display(), input.display());
+        if input.canonicalize().is_ok_and(|input| real == input) {
+            bail!("{} would be overwritten, but it is an input; name another output", output.display());
         }
     }
     Ok(())

@@ -60,19 +60,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         bail!("{} is a package already; `edge-pack inspect {0}` shows it", path.display());
     }
     let output = args.out.clone().unwrap_or_else(|| path.with_extension("edgepack"));
-    let inputs = [Some(path.as_path()), args.sign.as_deref(), args.recipe.labels.as_deref(), args.golden.as_deref()];
-    out::not_an_input(&output, inputs.into_iter().flatten())?;
+    let pictures = args.golden.as_deref().map(golden_pictures).transpose()?.unwrap_or_default();
+    let inputs = [Some(path.as_path()), args.sign.as_deref(), args.recipe.labels.as_deref()];
+    out::not_an_input(&output, inputs.into_iter().flatten().chain(pictures.iter().map(PathBuf::as_path)))?;
     let key = args.sign.as_deref().map(SecretKey::read).transpose()?;
     let recipe = Recipe {
         boards: args.board.clone(),
         sequence: args.sequence,
         created: created()?,
-        goldens: args
-            .golden
-            .as_deref()
-            .map(|dir| goldens(dir, args.golden_count.unwrap_or(8)))
-            .transpose()?
-            .unwrap_or_default(),
+        goldens: match &args.golden {
+            Some(dir) => goldens(dir, &pictures, args.golden_count.unwrap_or(8))?,
+            None => vec![],
+        },
         ..args.recipe.resolve(args.name.clone().unwrap_or_else(|| model::name_of(path)))?
     };
     let context = || path.display().to_string();
@@ -122,22 +121,26 @@ fn created() -> anyhow::Result<u64> {
     }
 }
 
-/// Up to `count` pictures, evenly spread over the sorted list, so that every class folder has its chance.
-fn goldens(dir: &Path, count: usize) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+/// The pictures that golden samples may be taken from.
+fn golden_pictures(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let listing = edge_vision::picture_paths(dir);
     if let Some(error) = listing.unreadable.first() {
         bail!("--golden: {error}");
     }
-    let paths = listing.pictures;
-    if paths.is_empty() {
+    if listing.pictures.is_empty() {
         bail!("--golden {}: no pictures to take", dir.display());
     }
+    Ok(listing.pictures)
+}
+
+/// Up to `count` of the pictures, evenly spread over the sorted list, so that every class folder has its chance.
+fn goldens(dir: &Path, pictures: &[PathBuf], count: usize) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     if !(1..=MAX_GOLDENS).contains(&count) {
         bail!("--golden-count {count}: 1 to {MAX_GOLDENS} are possible");
     }
-    let count = count.min(paths.len());
+    let count = count.min(pictures.len());
     let read = |i: usize| {
-        let path = &paths[i * paths.len() / count];
+        let path = &pictures[i * pictures.len() / count];
         let bytes = edge_vision::read_file(path).with_context(|| format!("cannot read {}", path.display()))?;
         // A picture given by itself leaves nothing when its own path is taken off.
         let name = path.strip_prefix(dir).ok().filter(|p| !p.as_os_str().is_empty()).unwrap_or(path);

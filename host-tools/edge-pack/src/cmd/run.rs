@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         bail!("--tensor writes the tensor of one photo; {} were given", paths.len());
     }
     if let Some(file) = &args.tensor {
-        let inputs = args.photos.iter().chain([&args.model]).map(PathBuf::as_path);
+        let inputs = paths.iter().chain([&args.model]).map(PathBuf::as_path);
         out::not_an_input(file, inputs)?;
     }
     let mut classifier = model::load(&args.model, &args.recipe, &model::load_options(args.threads))?;
