@@ -239,8 +239,14 @@ impl Version {
     }
 }
 
-/// Whether every byte becomes a finite number; a zero or NaN deviation, say, gives none.
+/// Whether every byte becomes a finite number; a zero or NaN deviation, say, gives none. An infinite one would
+/// give zeros, which is no preprocessing either.
 pub(crate) fn gives_numbers(preprocess: &Preprocess) -> bool {
+    if let Preprocess::Affine { mean, std, .. } = preprocess
+        && !mean.iter().chain(std).all(|v| v.is_finite())
+    {
+        return false;
+    }
     (0..3).all(|channel| (0..=255).all(|byte| preprocess.value(channel, byte).is_finite()))
 }
 

@@ -362,6 +362,7 @@ mod tests {
             ("edgepack.preprocess", "tf"),
             ("edgepack.preprocess", "\"vgg\""),
             ("edgepack.preprocess", r#"{"mean": [0,0,0], "std": [1,0,1]}"#),
+            ("edgepack.preprocess", r#"{"mean": [0,0,0], "std": [1,1e60,1]}"#),
             ("edgepack.resize", r#"{"policy": "squash", "shortest": 3}"#),
             ("edgepack.resize", r#"{"policy": "fit-shortest"}"#),
             ("edgepack.resize", r#"{"policy": "squash", "width": 3}"#),
