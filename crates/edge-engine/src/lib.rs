@@ -16,3 +16,5 @@ pub use backend::{Backend, Description, LoadOptions};
 pub use cpu::CpuBackend;
 pub use error::{EngineError, UnsupportedOp};
 pub use onnx::{FinalActivation, InputHint, ModelContract, OPSETS, OnnxModel};
+/// ONNX's protobuf messages, for those who build or edit models; there is no second set of them.
+pub use tract_onnx::pb;

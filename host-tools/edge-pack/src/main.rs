@@ -8,7 +8,7 @@ mod recipe;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Packages an image classifier (ONNX) for edge-camera, and inspects, verifies, runs, evaluates and times it.
+/// Packages an image classifier (ONNX or Keras) for edge-camera, and inspects, verifies, runs, evaluates and times it.
 ///
 /// Without a verb, packages: `edge-pack model.onnx --labels labels.txt` writes model.edgepack.
 #[derive(Parser)]
@@ -24,6 +24,8 @@ struct Cli {
 enum Verb {
     /// Package an ONNX model (the same as no verb at all)
     Pack(cmd::pack::Args),
+    /// Convert a Keras model (.keras, .h5) to ONNX
+    Import(cmd::import::Args),
     /// Show what a package says of itself
     Inspect(cmd::inspect::Args),
     /// Check a package's bytes, signature and golden samples
@@ -39,7 +41,7 @@ enum Verb {
 }
 
 /// The verbs, for "did you mean".
-const VERBS: [&str; 7] = ["pack", "inspect", "verify", "run", "eval", "bench", "keygen"];
+const VERBS: [&str; 8] = ["pack", "import", "inspect", "verify", "run", "eval", "bench", "keygen"];
 
 /// A bare word that is no verb and no file, but near a verb.
 fn mistyped(word: &str) -> Option<String> {
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
     let result = match cli.verb {
         None => cmd::pack::run(&cli.pack),
         Some(Verb::Pack(args)) => cmd::pack::run(&args),
+        Some(Verb::Import(args)) => cmd::import::run(&args),
         Some(Verb::Inspect(args)) => cmd::inspect::run(&args),
         Some(Verb::Verify(args)) => cmd::verify::run(&args),
         Some(Verb::Run(args)) => cmd::run::run(&args),

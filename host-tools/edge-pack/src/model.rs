@@ -1,11 +1,13 @@
-//! A package or a bare ONNX file, ready to classify.
+//! A package, a bare ONNX file or a Keras file, ready to classify.
 
 use crate::out;
 use crate::recipe::RecipeArgs;
 use anyhow::{Context, bail};
 use edge_device::Classifier;
 use edge_engine::LoadOptions;
+use edge_model::keras::{ImportOptions, Imported, Progress};
 use edge_package::{MAGIC, TrustPolicy, VerifiedPackage};
+use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Read;
 use std::path::Path;
 
@@ -25,14 +27,46 @@ pub fn open_package(path: &Path, trust: &TrustPolicy) -> anyhow::Result<Verified
     VerifiedPackage::open(path, trust).with_context(|| path.display().to_string())
 }
 
-/// Reads an ONNX file whole.
-pub fn read_onnx(path: &Path) -> anyhow::Result<Vec<u8>> {
+/// Reads an ONNX file whole; a Keras file, known by its first bytes, is converted.
+pub fn read_onnx(path: &Path, recipe: &RecipeArgs) -> anyhow::Result<Vec<u8>> {
+    let bytes = read_whole(path)?;
+    if !edge_model::keras::is_keras(&bytes) {
+        return Ok(bytes);
+    }
+    let options = ImportOptions { size: recipe.size()?, ..ImportOptions::default() };
+    let imported = import_keras(path, bytes, &options)?;
+    tell(path, &imported.notes);
+    Ok(imported.onnx)
+}
+
+/// Converts a Keras file, with progress on standard error.
+pub fn import_keras(path: &Path, bytes: Vec<u8>, options: &ImportOptions) -> anyhow::Result<Imported> {
+    let bar = ProgressBar::new(0);
+    bar.set_style(
+        ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} layers").unwrap_or(ProgressStyle::default_bar()),
+    );
+    bar.set_message(format!("importing {}", path.display()));
+    let imported = edge_model::keras::import(bytes, options, &mut |step| match step {
+        Progress::Layer(n, of) => {
+            bar.set_length(of as u64);
+            bar.set_position(n as u64);
+        }
+        Progress::Writing => bar.set_message("writing the ONNX file"),
+    });
+    bar.finish_and_clear();
+    imported.with_context(|| path.display().to_string())
+}
+
+/// Reads a model's file whole.
+pub fn read_whole(path: &Path) -> anyhow::Result<Vec<u8>> {
     let context = || format!("cannot read {}", path.display());
     let file = std::fs::File::open(path).with_context(context)?;
-    let mut bytes = vec![];
+    // Reserved at once: a vector that grows would hold twice as much for a moment.
+    let length = file.metadata().map_or(0, |m| m.len()).min(MAX_ONNX);
+    let mut bytes = Vec::with_capacity(length as usize + 1);
     file.take(MAX_ONNX + 1).read_to_end(&mut bytes).with_context(context)?;
     if bytes.len() as u64 > MAX_ONNX {
-        bail!("{}: larger than an ONNX file can be", path.display());
+        bail!("{}: larger than a model can be", path.display());
     }
     Ok(bytes)
 }
@@ -43,20 +77,20 @@ pub fn name_of(path: &Path) -> String {
 }
 
 /// Loads a package, or an ONNX file under the given options, and tells what was taken from where.
-pub fn load(path: &Path, recipe: &RecipeArgs, options: &LoadOptions) -> anyhow::Result<Classifier> {
+pub fn load(path: &Path, recipe_args: &RecipeArgs, options: &LoadOptions) -> anyhow::Result<Classifier> {
     let context = || path.display().to_string();
     if is_package(path)? {
-        if let Some(flag) = recipe.first_given() {
+        if let Some(flag) = recipe_args.first_given() {
             bail!(
-                "{}: {flag} is for ONNX files; a package brings its own, package the model again to change it",
+                "{}: {flag} is for ONNX and Keras files; a package brings its own, package the model again to change it",
                 path.display()
             );
         }
         let package = open_package(path, &TrustPolicy::default())?;
         return Classifier::from_package(&package, options).with_context(context);
     }
-    let recipe = edge_device::Recipe { numbered_labels: true, ..recipe.resolve(name_of(path))? };
-    let prepared = recipe.prepare(&read_onnx(path)?, options).with_context(context)?;
+    let recipe = edge_device::Recipe { numbered_labels: true, ..recipe_args.resolve(name_of(path))? };
+    let prepared = recipe.prepare(&read_onnx(path, recipe_args)?, options).with_context(context)?;
     tell(path, &prepared.notes);
     Ok(prepared.classifier)
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const MAX_LABEL_FILE: u64 = 64 << 20;
 
 #[derive(Args, Clone, Default)]
-#[command(next_help_heading = "What the model wants (flags override what the ONNX file says)")]
+#[command(next_help_heading = "What the model wants (flags override what the file says)")]
 pub struct RecipeArgs {
     /// Labels: one per line (optionally `n02123045 tabby`), a JSON array, or imagenet_class_index.json
     #[arg(long, value_name = "FILE")]
@@ -96,13 +96,8 @@ impl RecipeArgs {
             preprocess: self.preprocess()?,
             resize: self.resize.as_deref().map(parse_resize).transpose()?,
             interpolation: self.interpolation.as_deref().map(parse_interpolation).transpose()?,
-            size: self.input_size.as_deref().map(parse_input_size).transpose()?,
-            layout: match self.layout.as_deref().map(str::to_ascii_lowercase).as_deref() {
-                None => None,
-                Some("nhwc") => Some(Layout::Nhwc),
-                Some("nchw") => Some(Layout::Nchw),
-                Some(other) => bail!("--layout {other}: neither nhwc nor nchw"),
-            },
+            size: self.size()?,
+            layout: self.layout.as_deref().map(parse_layout).transpose()?,
             output: self.output.clone(),
             activation: self
                 .activation
@@ -113,6 +108,11 @@ impl RecipeArgs {
             exif_orientation: self.exif,
             ..Recipe::default()
         })
+    }
+
+    /// `--input-size` alone, for a model that is converted before it is packaged.
+    pub fn size(&self) -> anyhow::Result<Option<(u32, u32)>> {
+        self.input_size.as_deref().map(parse_input_size).transpose()
     }
 
     fn preprocess(&self) -> anyhow::Result<Option<Preprocess>> {
@@ -177,8 +177,16 @@ fn parse_interpolation(text: &str) -> anyhow::Result<Interpolation> {
     })
 }
 
+pub fn parse_layout(text: &str) -> anyhow::Result<Layout> {
+    match text.to_ascii_lowercase().as_str() {
+        "nhwc" => Ok(Layout::Nhwc),
+        "nchw" => Ok(Layout::Nchw),
+        other => bail!("--layout {other}: neither nhwc nor nchw"),
+    }
+}
+
 /// `299` or `320x240`.
-fn parse_input_size(text: &str) -> anyhow::Result<(u32, u32)> {
+pub fn parse_input_size(text: &str) -> anyhow::Result<(u32, u32)> {
     let side = |s: &str| s.parse().ok().filter(|n| (1..=8192).contains(n));
     let size = match text.split_once('x') {
         Some((w, h)) => side(w).zip(side(h)),

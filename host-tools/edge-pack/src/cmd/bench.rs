@@ -14,7 +14,7 @@ const WARM_UP: usize = 2;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A package or an ONNX file
+    /// A package, an ONNX file or a Keras file
     model: PathBuf,
 
     /// Threads that compute (default: all cores)

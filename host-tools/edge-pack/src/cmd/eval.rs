@@ -18,7 +18,7 @@ const WIDEST_MATRIX: usize = 2000;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A package or an ONNX file
+    /// A package, an ONNX file or a Keras file
     model: PathBuf,
 
     /// A folder with one folder of photos per class, named as the labels (or their ids)

@@ -1,4 +1,4 @@
-//! `edge-pack MODEL.onnx`: an ONNX file becomes a package.
+//! `edge-pack MODEL.onnx`: an ONNX file, or a Keras file, becomes a package.
 
 use crate::recipe::RecipeArgs;
 use crate::{model, out};
@@ -11,8 +11,8 @@ use std::time::SystemTime;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The model to package
-    #[arg(value_name = "MODEL.onnx")]
+    /// The model to package: ONNX, .keras or .h5
+    #[arg(value_name = "MODEL")]
     model: Option<PathBuf>,
 
     /// The package to write (default: the model's name with .edgepack)
@@ -75,7 +75,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         ..args.recipe.resolve(args.name.clone().unwrap_or_else(|| model::name_of(path)))?
     };
     let context = || path.display().to_string();
-    let onnx = model::read_onnx(path)?;
+    let onnx = model::read_onnx(path, &args.recipe)?;
     let prepared = recipe.prepare(&onnx, &model::load_options(None)).with_context(context)?;
     model::tell(path, &prepared.notes);
     let bytes = prepared.package(onnx, key.as_ref()).with_context(context)?;

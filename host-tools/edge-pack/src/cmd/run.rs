@@ -13,7 +13,7 @@ use std::time::Instant;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A package or an ONNX file
+    /// A package, an ONNX file or a Keras file
     model: PathBuf,
 
     /// Photos, or folders of them (walked recursively)
