@@ -1,6 +1,6 @@
 //! Picture → tensor → logits → decision, the one way that host and device share.
 
-use edge_engine::{Backend, CpuBackend, Description, EngineError, LoadOptions, OnnxModel, decision};
+use edge_engine::{Backend, CpuBackend, Description, EngineError, LoadOptions, OnnxModel, Part, decision};
 use edge_package::{Manifest, PackageError, VerifiedPackage, Version};
 use edge_vision::{DecodeOptions, FrameError, Picture, ResizeError, Resizer};
 use std::time::{Duration, Instant};
@@ -141,6 +141,11 @@ impl Classifier {
     /// What this classifies, and how.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// Which node of the network runs where, and how long each took last.
+    pub fn parts(&self) -> Vec<Part> {
+        self.backend.parts()
     }
 
     /// What computes.

@@ -3,6 +3,7 @@
 use crate::{EngineError, OnnxModel};
 use edge_package::InputSpec;
 use std::fmt;
+use std::time::Duration;
 
 /// How to load.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +41,21 @@ impl fmt::Display for Description {
     }
 }
 
+/// A part of a network: what computes it, and how long that took.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    /// Names of the nodes in the ONNX file.
+    pub nodes: Vec<String>,
+    /// The library that computes them.
+    pub by: &'static str,
+    /// What runs, or why no kernel of ours does.
+    pub what: String,
+    /// Multiplications, each with an addition; 0 where they are not counted.
+    pub macs: usize,
+    /// Time of the last run, where it is measured.
+    pub time: Option<Duration>,
+}
+
 /// A loaded network that classifies one picture at a time.
 pub trait Backend {
     /// Prepares `model` for pictures of the shape in `input`. `output` names the graph output to read.
@@ -54,4 +70,7 @@ pub trait Backend {
 
     /// What this backend is.
     fn description(&self) -> &Description;
+
+    /// Which node runs where, in the order of computation.
+    fn parts(&self) -> Vec<Part>;
 }

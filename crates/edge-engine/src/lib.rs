@@ -9,11 +9,14 @@ pub mod decision;
 mod backend;
 mod cpu;
 mod error;
+mod fused;
 mod guard;
 mod onnx;
 
-pub use backend::{Backend, Description, LoadOptions};
+pub use backend::{Backend, Description, LoadOptions, Part};
 pub use cpu::CpuBackend;
+/// The measured peak of a set of instructions, and the set in use.
+pub use edge_kernels::{Isa, peak};
 pub use error::{EngineError, UnsupportedOp};
 pub use onnx::{FinalActivation, InputHint, ModelContract, OPSETS, OnnxModel};
 /// ONNX's protobuf messages, for those who build or edit models; there is no second set of them.

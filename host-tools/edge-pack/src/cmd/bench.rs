@@ -4,6 +4,7 @@ use crate::recipe::RecipeArgs;
 use crate::{model, out};
 use anyhow::{Context, bail};
 use edge_device::event::millis;
+use edge_engine::{Isa, Part, peak};
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,6 +26,10 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 20)]
     runs: usize,
 
+    /// The time of each layer, beside what the machine could do
+    #[arg(long)]
+    layers: bool,
+
     /// One JSON object as the last line
     #[arg(long)]
     json: bool,
@@ -43,18 +48,28 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let load = start.elapsed();
     let tensor = input(classifier.manifest().input.len());
     let mut times = Vec::with_capacity(args.runs);
+    let mut parts: Vec<Part> = vec![];
     for run in 0..WARM_UP + args.runs {
         let start = Instant::now();
         std::hint::black_box(classifier.infer(std::hint::black_box(&tensor))?);
         if run >= WARM_UP {
             times.push(start.elapsed());
+            if args.layers {
+                keep_best(&mut parts, classifier.parts());
+            }
         }
     }
     times.sort_unstable();
     let (min, median) = (times[0], median(&times));
     let rss = peak_rss_mb()?;
+    let peak = args.layers.then(|| peak_gmacs(options.threads)).transpose()?;
+    if let Some(peak) = peak.filter(|_| !args.json) {
+        table(&parts, peak)?;
+    }
     if args.json {
         out::json(&json!({
+            "layers": peak.map(|peak| layers_json(&parts, peak)),
+            "peak_gmacs": peak,
             "min_ms": millis(min),
             "median_ms": millis(median),
             "load_ms": millis(load),
@@ -74,6 +89,65 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         ))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Of each part the shortest time.
+fn keep_best(best: &mut Vec<Part>, run: Vec<Part>) {
+    if best.is_empty() {
+        *best = run;
+        return;
+    }
+    for (best, part) in best.iter_mut().zip(run) {
+        best.time = best.time.zip(part.time).map(|(a, b)| a.min(b));
+    }
+}
+
+/// What the threads together multiply and add at most, in 10^9 per second, measured.
+fn peak_gmacs(threads: usize) -> anyhow::Result<f64> {
+    let isa = Isa::chosen().map_err(anyhow::Error::msg)?;
+    Ok(peak(isa) * threads as f64)
+}
+
+/// 10^9 multiplications with additions per second.
+fn gmacs(part: &Part) -> Option<f64> {
+    let seconds = part.time?.as_secs_f64();
+    (part.macs > 0 && seconds > 0.0).then(|| part.macs as f64 / seconds / 1e9)
+}
+
+fn layers_json(parts: &[Part], peak: f64) -> serde_json::Value {
+    let row = |part: &Part| {
+        let speed = gmacs(part);
+        json!({
+            "nodes": part.nodes,
+            "by": part.by,
+            "what": part.what,
+            "ms": part.time.map(millis),
+            "gmacs": speed,
+            "share_of_peak": speed.map(|s| s / peak),
+        })
+    };
+    parts.iter().map(row).collect()
+}
+
+fn table(parts: &[Part], peak: f64) -> anyhow::Result<()> {
+    let all: f64 = parts.iter().filter_map(|p| p.time).map(millis).sum();
+    out::line(format_args!("{:>8} {:>6} {:>8} {:>5}  layer", "ms", "share", "GMAC/s", "peak"))?;
+    for part in parts {
+        let ms = part.time.map(millis);
+        let cell = |v: Option<String>| v.unwrap_or_else(|| "-".into());
+        let speed = gmacs(part);
+        out::line(format_args!(
+            "{:>8} {:>6} {:>8} {:>5}  {}: {} ({})",
+            cell(ms.map(|ms| format!("{ms:.3}"))),
+            cell(ms.map(|ms| format!("{:.1}%", 100.0 * ms / all))),
+            cell(speed.map(|s| format!("{s:.1}"))),
+            cell(speed.map(|s| format!("{:.0}%", 100.0 * s / peak))),
+            part.nodes.first().map_or("", String::as_str),
+            part.what,
+            part.by,
+        ))?;
+    }
+    out::line(format_args!("measured peak: {peak:.1} GMAC/s in float32; layers: {all:.2} ms"))
 }
 
 /// Values spread over −1…1, the range of preprocessed pictures.

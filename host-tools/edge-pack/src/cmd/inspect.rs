@@ -1,7 +1,9 @@
 //! `edge-pack inspect`: what a package says of itself.
 
 use crate::{model, out};
-use anyhow::bail;
+use anyhow::{Context, bail};
+use edge_device::Classifier;
+use edge_engine::Part;
 use edge_package::{
     Manifest, Resize, Signed, Tolerance, TrustPolicy, VerifiedPackage, hex, label_json, number_json, preprocess_json,
     resize_json,
@@ -15,6 +17,10 @@ pub struct Args {
     /// The package
     package: PathBuf,
 
+    /// Which node of the network runs where on this machine, and why
+    #[arg(long)]
+    plan: bool,
+
     /// One JSON object on standard output
     #[arg(long)]
     json: bool,
@@ -25,7 +31,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         bail!("{} is not a package; `edge-pack {0}` makes one of an ONNX model", args.package.display());
     }
     let package = model::open_package(&args.package, &TrustPolicy::default())?;
-    let value = describe(&package);
+    let mut value = describe(&package);
+    if args.plan {
+        let classifier = Classifier::from_package(&package, &model::load_options(None))
+            .with_context(|| args.package.display().to_string())?;
+        let row = |p: &Part| json!({"nodes": p.nodes, "by": p.by, "what": p.what, "macs": p.macs});
+        value["backend"] = classifier.description().to_string().into();
+        value["plan"] = classifier.parts().iter().map(row).collect();
+    }
     if args.json {
         out::json(&value)?;
     } else {
@@ -108,6 +121,19 @@ fn table(value: &Value, manifest: &Manifest) -> anyhow::Result<()> {
     out::line(format_args!("{:16} {}: {}{rest}", "labels", manifest.labels.len(), shown.join(", ")))?;
     let goldens: Vec<&str> = manifest.goldens.iter().map(|g| g.name.as_str()).collect();
     out::line(format_args!("{:16} {}: {}", "goldens", goldens.len(), goldens.join(", ")))?;
+    if let Some(plan) = value["plan"].as_array() {
+        out::line(format_args!("{:16} {}", "backend", plain(&value["backend"])))?;
+        for part in plan {
+            let nodes: Vec<String> = part["nodes"].as_array().into_iter().flatten().map(plain).collect();
+            out::line(format_args!(
+                "{:16} {}: {} <- {}",
+                "plan",
+                plain(&part["by"]),
+                plain(&part["what"]),
+                nodes.join(" + ")
+            ))?;
+        }
+    }
     for part in &manifest.parts {
         out::line(format_args!("{:16} {} ({} bytes)", "part", part.name, part.length))?;
     }

@@ -1,0 +1,179 @@
+//! A network as layers on pictures, between ONNX' operators and steps that run.
+
+use edge_kernels::Window;
+
+/// No limits.
+pub const OPEN: [f32; 2] = [f32::NEG_INFINITY, f32::INFINITY];
+
+/// The number of a value.
+pub type Id = usize;
+
+/// How ONNX sees a value of one picture; in memory it is always (H,W,C).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// (1,C,H,W).
+    Nchw,
+    /// (1,H,W,C).
+    Nhwc,
+    /// (1, all values), in the order of (C,H,W).
+    FlatChw,
+    /// (1, all values), in the order of (H,W,C).
+    FlatHwc,
+}
+
+/// A value: what one layer makes and others read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Value {
+    /// Its name in the file.
+    pub name: String,
+    /// Height.
+    pub h: usize,
+    /// Width.
+    pub w: usize,
+    /// Channels.
+    pub c: usize,
+    /// How ONNX sees it.
+    pub form: Form,
+}
+
+impl Value {
+    /// Pixels.
+    pub fn pixels(&self) -> usize {
+        self.h * self.w
+    }
+
+    /// Its dimensions in ONNX, the batch of one first.
+    pub fn dims(&self) -> Vec<usize> {
+        match self.form {
+            Form::Nchw => vec![1, self.c, self.h, self.w],
+            Form::Nhwc => vec![1, self.h, self.w, self.c],
+            Form::FlatChw | Form::FlatHwc => vec![1, self.pixels() * self.c],
+        }
+    }
+
+    /// For each value in ONNX' order, where it lies among the pixels' (H,W,C).
+    pub fn place(&self, at: usize) -> (usize, usize) {
+        match self.form {
+            Form::Nhwc | Form::FlatHwc => (at / self.c, at % self.c),
+            Form::Nchw | Form::FlatChw => (at % self.pixels(), at / self.pixels()),
+        }
+    }
+}
+
+/// The values of a filter, still in the file, and what is multiplied into them.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    /// The name of the constant.
+    pub name: String,
+    /// One factor per output.
+    pub scale: Option<Vec<f32>>,
+}
+
+/// Which inputs an output of a convolution sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// All of them.
+    Full,
+    /// The one of its own channel.
+    Depthwise,
+}
+
+/// A convolution with what is fused into it.
+#[derive(Debug, Clone)]
+pub struct Conv {
+    /// Where it looks.
+    pub window: Window,
+    /// What it sees there.
+    pub kind: Kind,
+    /// (O,I,kh,kw) in the file; none for a filter of ones.
+    pub filter: Option<Filter>,
+    /// One factor per output where there is no filter in the file.
+    pub factors: Vec<f32>,
+    /// One value per output.
+    pub bias: Vec<f32>,
+    /// Limits of what it reads.
+    pub read: [f32; 2],
+    /// Limits of what it writes, after the residual.
+    pub written: [f32; 2],
+    /// Added to what it computes.
+    pub residual: Option<Id>,
+    /// A depthwise convolution that makes what this one reads.
+    pub first: Option<Box<Conv>>,
+}
+
+/// A dense layer.
+#[derive(Debug, Clone)]
+pub struct Dense {
+    /// Inputs.
+    pub k: usize,
+    /// Outputs.
+    pub n: usize,
+    /// The name of the constant.
+    pub weights: Filter,
+    /// (n, k) in the file rather than (k, n).
+    pub turned: bool,
+    /// One value per output.
+    pub bias: Vec<f32>,
+    /// Limits of what it writes.
+    pub written: [f32; 2],
+    /// How ONNX sees what it reads: in which order.
+    pub input: Value,
+}
+
+/// What a layer does.
+#[derive(Debug, Clone)]
+pub enum Op {
+    /// Nothing: another form of the same value.
+    Alias,
+    /// Convolution.
+    Conv(Conv),
+    /// Dense layer.
+    Dense(Dense),
+    /// x · factor + offset, one of each per channel.
+    Scale {
+        /// Factors.
+        mul: Vec<f32>,
+        /// Offsets.
+        add: Vec<f32>,
+    },
+    /// Limits of each value.
+    Limits([f32; 2]),
+    /// The sum of two values, within limits.
+    Add([f32; 2]),
+    /// Zeros around the picture: before and after, of height and width.
+    Pad([usize; 2], [usize; 2]),
+    /// The maximum under a window.
+    MaxPool(Window),
+    /// The mean of each channel.
+    Average,
+    /// Softmax over all values.
+    Softmax,
+    /// 1 / (1 + e^-x).
+    Sigmoid,
+}
+
+/// A layer.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// The nodes of the file that it is made of.
+    pub nodes: Vec<usize>,
+    /// What it does.
+    pub op: Op,
+    /// What it reads.
+    pub inputs: Vec<Id>,
+    /// What it makes.
+    pub output: Id,
+}
+
+impl Layer {
+    /// Every value that it reads, a residual too.
+    pub fn reads(&self) -> impl Iterator<Item = Id> + '_ {
+        let residual = if let Op::Conv(conv) = &self.op { conv.residual } else { None };
+        self.inputs.iter().copied().chain(residual)
+    }
+}
+
+/// One limit after another.
+pub fn both(first: [f32; 2], then: [f32; 2]) -> [f32; 2] {
+    first.map(|l| l.max(then[0]).min(then[1]))
+}

@@ -1,0 +1,211 @@
+//! Networks of convolutions on kernels of our own.
+//!
+//! ONNX' operators become layers ([`read`]), layers that can be part of others do ([`fuse`]), and what is left becomes
+//! steps with packed weights and planned buffers ([`plan`], [`step`]). Pictures are (H,W,C) from end to end, so that a
+//! transposition costs nothing; a depthwise convolution is computed strip by strip straight into what the pointwise one
+//! after it multiplies. Nothing is allocated for a picture.
+//!
+//! What is not understood, with all that comes after it, is left to tract: [`Lowered::rest`] is the ONNX graph of it.
+
+mod constant;
+mod fuse;
+mod graph;
+mod plan;
+mod read;
+mod step;
+
+use edge_kernels::{Isa, Threads};
+use edge_package::InputSpec;
+use graph::Value;
+use plan::Plan;
+use read::Reading;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+use step::{Rows, Work};
+use tract_onnx::pb::{
+    GraphProto, ModelProto, NodeProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    tensor_proto::DataType,
+    tensor_shape_proto::{Dimension, dimension::Value as DimValue},
+    type_proto::{Tensor, Value as TypeValue},
+};
+
+/// More layers than any classifier has; matching them takes time that grows with the square.
+const MAX_LAYERS: usize = 4000;
+
+/// A network, or the beginning of one, ready to run.
+pub struct Network {
+    isa: Isa,
+    plan: Plan,
+    threads: Threads,
+    outputs: Vec<Value>,
+    infos: Vec<StepInfo>,
+    times: Vec<Duration>,
+}
+
+/// What a step is, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepInfo {
+    /// Names of the nodes in the file.
+    pub nodes: Vec<String>,
+    /// What runs.
+    pub what: String,
+    /// Multiplications, each with an addition.
+    pub macs: usize,
+}
+
+/// A network as far as it is understood.
+pub struct Lowered {
+    /// What runs here.
+    pub network: Network,
+    /// What is left, reading the network's outputs by name; `None` where all was understood.
+    pub rest: Option<ModelProto>,
+    /// For each node of the rest, its name and why it is there.
+    pub refused: Vec<(String, String)>,
+}
+
+/// Lowers a model, or says why nothing of it can be.
+pub fn lower(model: &ModelProto, input: &InputSpec, output: &str, isa: Isa, threads: usize) -> Result<Lowered, String> {
+    let graph = model.graph.as_ref().ok_or("there is no graph")?;
+    if graph.node.iter().flat_map(|n| &n.attribute).any(|a| a.g.is_some() || !a.graphs.is_empty()) {
+        return Err("a node has a graph of its own".into());
+    }
+    let reading = read::read(model, graph, input, output);
+    if reading.layers.len() > MAX_LAYERS {
+        return Err(format!("more than {MAX_LAYERS} layers"));
+    }
+    if !reading.layers.iter().any(|l| matches!(l.op, graph::Op::Conv(_))) {
+        let why = reading.refused.first().map(|(n, why)| format!(": {} {why}", name(&graph.node[*n])));
+        return Err(format!("no convolution can be reached from the picture{}", why.unwrap_or_default()));
+    }
+    let cut = cut(graph, &reading, output);
+    let outputs: Vec<Value> = cut.iter().map(|id| reading.values[*id].clone()).collect();
+    let mut ends = cut;
+    let layers = fuse::fuse(reading.layers, reading.values.len(), &mut ends);
+    let threads = Threads::new(threads);
+    let plan = plan::plan(isa, threads.count(), &layers, &reading.values, &reading.constants, &ends)?;
+    let infos: Vec<StepInfo> = plan.steps.iter().map(|s| info(s, graph)).collect();
+    let refused: Vec<usize> = reading.refused.iter().map(|r| r.0).collect();
+    let rest = (!refused.is_empty()).then(|| rest(model, graph, &refused, &outputs, output));
+    let refused = reading.refused.into_iter().map(|(n, why)| (name(&graph.node[n]), why)).collect();
+    let times = vec![Duration::ZERO; infos.len()];
+    Ok(Lowered { network: Network { isa, plan, threads, outputs, infos, times }, rest, refused })
+}
+
+/// The values that leave the network: what the rest reads, or the output.
+fn cut(graph: &GraphProto, reading: &Reading<'_>, output: &str) -> Vec<usize> {
+    let mut seen = HashSet::new();
+    let read = reading.refused.iter().flat_map(|(n, _)| &graph.node[*n].input).map(String::as_str);
+    let names = read.chain(reading.refused.is_empty().then_some(output));
+    names.filter_map(|n| reading.by_name.get(n).copied()).filter(|id| seen.insert(*id)).collect()
+}
+
+/// The graph of the nodes that are left.
+fn rest(model: &ModelProto, graph: &GraphProto, nodes: &[usize], inputs: &[Value], output: &str) -> ModelProto {
+    let kept: HashSet<usize> = nodes.iter().copied().collect();
+    // Those that make constants go along, whoever needs them.
+    let constant = |n: &NodeProto| n.op_type == "Constant" || n.op_type == "Cast" && is_initializer(graph, n);
+    let node: Vec<NodeProto> = graph
+        .node
+        .iter()
+        .enumerate()
+        .filter(|(i, n)| kept.contains(i) || constant(n))
+        .map(|(_, n)| n.clone())
+        .collect();
+    let read: HashSet<&str> = node.iter().flat_map(|n| &n.input).map(String::as_str).collect();
+    let initializer = graph.initializer.iter().filter(|t| read.contains(t.name.as_str())).cloned().collect();
+    let graph = GraphProto {
+        name: graph.name.clone(),
+        initializer,
+        input: inputs.iter().map(value_info).collect(),
+        output: graph.output.iter().filter(|o| o.name == output).cloned().collect(),
+        node,
+        ..GraphProto::default()
+    };
+    ModelProto {
+        ir_version: model.ir_version,
+        opset_import: model.opset_import.clone(),
+        graph: Some(graph),
+        ..ModelProto::default()
+    }
+}
+
+fn is_initializer(graph: &GraphProto, cast: &NodeProto) -> bool {
+    cast.input.iter().all(|i| graph.initializer.iter().any(|t| t.name == *i))
+}
+
+fn value_info(value: &Value) -> ValueInfoProto {
+    let side = |d: usize| Dimension { value: Some(DimValue::DimValue(d as i64)), ..Dimension::default() };
+    let shape = TensorShapeProto { dim: value.dims().into_iter().map(side).collect() };
+    let tensor = Tensor { elem_type: DataType::Float as i32, shape: Some(shape) };
+    ValueInfoProto {
+        name: value.name.clone(),
+        r#type: Some(TypeProto { value: Some(TypeValue::TensorType(tensor)), ..TypeProto::default() }),
+        ..ValueInfoProto::default()
+    }
+}
+
+fn name(node: &NodeProto) -> String {
+    if node.name.is_empty() { node.output.first().cloned().unwrap_or_default() } else { node.name.clone() }
+}
+
+fn info(step: &step::Step, graph: &GraphProto) -> StepInfo {
+    let window = |w: &edge_kernels::Window| format!("{}x{} stride {}", w.kernel[0], w.kernel[1], w.stride[0]);
+    let what = match &step.work {
+        Work::Import { .. } => "picture copied".into(),
+        Work::Conv { rows, weights, residual, pieces, .. } => {
+            let rows = match rows {
+                Rows::Direct(_) => String::new(),
+                Rows::Im2col(i) => format!("{} im2col, ", window(&i.window)),
+                Rows::Depthwise(d) => format!("depthwise {}, ", window(d.window())),
+            };
+            let sum = if residual.is_some() { ", sum" } else { "" };
+            format!("{rows}matrix {}x{}x{}{sum}", pieces.positions, weights.k(), weights.n())
+        }
+        Work::Depthwise { depthwise, .. } => {
+            format!("depthwise {} of {}", window(depthwise.window()), depthwise.channels())
+        }
+        Work::MaxPool { window: w, .. } => format!("maximum {}", window(w)),
+        Work::Average { .. } => "mean".into(),
+        Work::Add { other: Some(_), .. } => "sum".into(),
+        Work::Add { other: None, .. } => "limits".into(),
+        Work::Pad { .. } => "padding".into(),
+        Work::Scores { softmax, .. } => if *softmax { "softmax" } else { "sigmoid" }.into(),
+    };
+    StepInfo { nodes: step.nodes.iter().map(|n| name(&graph.node[*n])).collect(), what, macs: step.macs }
+}
+
+impl Network {
+    /// Runs it on a picture of the input's shape.
+    pub fn run(&mut self, picture: &[f32]) {
+        let plan = &mut self.plan;
+        for (step, time) in plan.steps.iter().zip(&mut self.times) {
+            let start = Instant::now();
+            step.run(self.isa, picture, &mut plan.buffers, &mut plan.scratch, &mut self.threads);
+            *time = start.elapsed();
+        }
+    }
+
+    /// The values that leave it, with their names and dimensions.
+    pub fn outputs(&self) -> &[Value] {
+        &self.outputs
+    }
+
+    /// Copies an output of the last run, in ONNX' order.
+    pub fn copy_output(&self, output: usize, picture: &[f32], into: &mut [f32]) {
+        let (value, input) = (&self.outputs[output], self.plan.outputs[output]);
+        if input == step::Input::Picture {
+            into.copy_from_slice(picture);
+            return;
+        }
+        let (values, padded) = (step::lend(input, picture, &self.plan.buffers), self.isa.padded(value.c));
+        for (at, target) in into.iter_mut().enumerate() {
+            let (pixel, channel) = value.place(at);
+            *target = values[pixel * padded + channel];
+        }
+    }
+
+    /// What its steps are, and how long each took in the last run.
+    pub fn steps(&self) -> impl Iterator<Item = (&StepInfo, Duration)> {
+        self.infos.iter().zip(self.times.iter().copied())
+    }
+}

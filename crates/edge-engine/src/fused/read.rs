@@ -1,0 +1,507 @@
+//! ONNX' operators to layers, as far as they are understood.
+
+use super::constant::{Attributes, Constants, are_floats, dims};
+use super::graph::{Conv, Dense, Filter, Form, Id, Kind, Layer, OPEN, Op, Value};
+use edge_kernels::Window;
+use edge_package::InputSpec;
+use edge_vision::Layout;
+use std::collections::{HashMap, HashSet};
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
+
+/// The most values that a picture between two layers may have.
+const MAX_VALUES: usize = 1 << 28;
+
+/// What was understood of a graph.
+pub struct Reading<'a> {
+    /// Constants of the file.
+    pub constants: Constants<'a>,
+    /// Values that layers make; the picture is the first.
+    pub values: Vec<Value>,
+    /// In the order of computation.
+    pub layers: Vec<Layer>,
+    /// For each node of the file that the output needs and that is no layer: why.
+    pub refused: Vec<(usize, String)>,
+    /// Which value a name stands for.
+    pub by_name: HashMap<&'a str, Id>,
+}
+
+/// Reads the nodes that `output` needs.
+pub fn read<'a>(model: &'a ModelProto, graph: &'a GraphProto, input: &InputSpec, output: &str) -> Reading<'a> {
+    let form = if input.layout == Layout::Nhwc { Form::Nhwc } else { Form::Nchw };
+    let picture = Value { name: input.name.clone(), h: input.height as usize, w: input.width as usize, c: 3, form };
+    let default = |d: &str| d.is_empty() || d == "ai.onnx";
+    let opset = model.opset_import.iter().find(|o| default(&o.domain)).map_or(0, |o| o.version);
+    let mut reader = Reader {
+        opset,
+        reading: Reading {
+            constants: Constants::of(graph),
+            values: vec![picture],
+            layers: vec![],
+            refused: vec![],
+            by_name: HashMap::new(),
+        },
+    };
+    if let Some(name) = graph.input.iter().map(|i| i.name.as_str()).find(|n| *n == input.name) {
+        reader.reading.by_name.insert(name, 0);
+    }
+    let needed = needed(graph, output);
+    for (index, node) in graph.node.iter().enumerate().filter(|(i, _)| needed.contains(i)) {
+        // A constant is read where it is used.
+        if node.output.first().is_some_and(|o| reader.reading.constants.get(o).is_some()) {
+            continue;
+        }
+        if let Err(why) = reader.node(index, node) {
+            reader.reading.refused.push((index, why));
+        }
+    }
+    reader.reading
+}
+
+/// The nodes that an output is computed from.
+fn needed(graph: &GraphProto, output: &str) -> HashSet<usize> {
+    let makers: HashMap<&str, usize> =
+        graph.node.iter().enumerate().flat_map(|(i, n)| n.output.iter().map(move |o| (o.as_str(), i))).collect();
+    let mut found = HashSet::new();
+    let mut pending = vec![output];
+    while let Some(name) = pending.pop() {
+        if let Some(&node) = makers.get(name)
+            && found.insert(node)
+        {
+            pending.extend(graph.node[node].input.iter().map(String::as_str));
+        }
+    }
+    found
+}
+
+struct Reader<'a> {
+    opset: i64,
+    reading: Reading<'a>,
+}
+
+/// Why a node is no layer.
+type Refusal = String;
+
+impl<'a> Reader<'a> {
+    fn value(&self, node: &NodeProto, input: usize) -> Result<(Id, &Value), Refusal> {
+        let name = node.input.get(input).ok_or("an input is missing")?;
+        let id = *self.reading.by_name.get(name.as_str()).ok_or("what it reads is not computed by a layer of ours")?;
+        Ok((id, &self.reading.values[id]))
+    }
+
+    /// The values of an input that is a constant.
+    fn floats(&self, node: &NodeProto, input: usize) -> Option<(Vec<usize>, Vec<f32>)> {
+        self.reading.constants.floats(node.input.get(input)?)
+    }
+
+    /// The only value of an input that is a constant; `None` where there is no such input.
+    fn scalar(&self, node: &NodeProto, input: usize, missing: f32) -> Result<f32, Refusal> {
+        match node.input.get(input).filter(|n| !n.is_empty()) {
+            None => Ok(missing),
+            Some(_) => match self.floats(node, input).as_ref().map(|(_, v)| v.as_slice()) {
+                Some([value]) => Ok(*value),
+                _ => Err("a limit is not one constant number".into()),
+            },
+        }
+    }
+
+    fn integers(&self, node: &NodeProto, attribute: &str, input: usize) -> Option<Vec<i64>> {
+        let attributes = Attributes(node);
+        attributes
+            .ints(attribute)
+            .map(<[i64]>::to_vec)
+            .or_else(|| self.reading.constants.integers(node.input.get(input)?))
+    }
+
+    fn push(
+        &mut self,
+        index: usize,
+        node: &'a NodeProto,
+        op: Op,
+        inputs: Vec<Id>,
+        value: Value,
+    ) -> Result<(), Refusal> {
+        let name = node.output.first().filter(|n| !n.is_empty()).ok_or("it has no output")?;
+        let size = [value.h, value.w, value.c].into_iter().try_fold(1_usize, usize::checked_mul);
+        if size.is_none_or(|s| s == 0 || s > MAX_VALUES) {
+            return Err("its result is empty or too large".into());
+        }
+        let id = self.reading.values.len();
+        self.reading.values.push(Value { name: name.clone(), ..value });
+        self.reading.by_name.insert(name, id);
+        self.reading.layers.push(Layer { nodes: vec![index], op, inputs, output: id });
+        Ok(())
+    }
+
+    fn node(&mut self, index: usize, node: &'a NodeProto) -> Result<(), Refusal> {
+        if !matches!(node.domain.as_str(), "" | "ai.onnx") {
+            return Err("an operator of another domain".into());
+        }
+        let attributes = Attributes(node);
+        let (op, inputs, value) = match node.op_type.as_str() {
+            "Conv" => self.conv(node)?,
+            "BatchNormalization" => self.batch_norm(node)?,
+            "Relu" => self.limits(node, [0.0, f32::INFINITY])?,
+            "Clip" => self.clip(node)?,
+            "Add" | "Sub" | "Mul" | "Div" => self.arithmetic(node)?,
+            "Pad" => self.pad(node)?,
+            "MaxPool" => self.max_pool(node)?,
+            "GlobalAveragePool" | "ReduceMean" | "AveragePool" => self.average(node)?,
+            "Gemm" | "MatMul" => self.dense(node)?,
+            "Softmax" | "Sigmoid" => {
+                let (id, value) = self.value(node, 0)?;
+                let last = matches!(attributes.int("axis", if self.opset < 13 { 1 } else { -1 }), 1 | -1);
+                let flat = value.pixels() == 1 && value.dims().len() == 2;
+                match (node.op_type == "Softmax", flat && last, flat) {
+                    (true, true, _) => (Op::Softmax, vec![id], value.clone()),
+                    (false, _, true) => (Op::Sigmoid, vec![id], value.clone()),
+                    _ => return Err("only at the end, over (1, classes)".into()),
+                }
+            }
+            "Identity" => self.alias(node, Value::clone)?,
+            "Cast" if attributes.int("to", 0) == 1 => self.alias(node, Value::clone)?,
+            "Dropout" => {
+                let training = node.input.get(2).is_some_and(|n| !n.is_empty());
+                if training || node.output.get(1).is_some_and(|n| !n.is_empty()) {
+                    return Err("it asks for training, or for its mask".into());
+                }
+                self.alias(node, Value::clone)?
+            }
+            "Transpose" => self.transpose(node)?,
+            "Flatten" | "Reshape" | "Squeeze" => self.reshape(node)?,
+            other => return Err(format!("{other} is not among the operators of ours")),
+        };
+        self.push(index, node, op, inputs, value)
+    }
+
+    fn alias(&self, node: &NodeProto, form: impl Fn(&Value) -> Value) -> Result<(Op, Vec<Id>, Value), Refusal> {
+        let (id, value) = self.value(node, 0)?;
+        Ok((Op::Alias, vec![id], form(value)))
+    }
+
+    fn limits(&self, node: &NodeProto, limits: [f32; 2]) -> Result<(Op, Vec<Id>, Value), Refusal> {
+        let (id, value) = self.value(node, 0)?;
+        Ok((Op::Limits(limits), vec![id], value.clone()))
+    }
+
+    fn clip(&self, node: &NodeProto) -> Result<(Op, Vec<Id>, Value), Refusal> {
+        let attributes = Attributes(node);
+        let limits = match self.opset < 11 {
+            true => [attributes.float("min", f32::NEG_INFINITY), attributes.float("max", f32::INFINITY)],
+            false => [self.scalar(node, 1, f32::NEG_INFINITY)?, self.scalar(node, 2, f32::INFINITY)?],
+        };
+        if limits[0].is_nan() || limits[1].is_nan() || limits[0] > limits[1] {
+            return Err("its limits are no range".into());
+        }
+        self.limits(node, limits)
+    }
+
+    /// The window of a convolution or of pooling.
+    fn window(node: &NodeProto, value: &Value, kernel: [usize; 2]) -> Result<Window, Refusal> {
+        let attributes = Attributes(node);
+        let fail = || Refusal::from("its strides, dilations or pads are not of a picture");
+        let stride = attributes.pair("strides", 1).ok_or_else(fail)?;
+        let dilation = attributes.pair("dilations", 1).ok_or_else(fail)?;
+        let input = [value.h, value.w];
+        let (before, after) = match attributes.text("auto_pad") {
+            "" | "NOTSET" => match attributes.ints("pads") {
+                None => ([0; 2], [0; 2]),
+                Some(pads) => {
+                    let pads: Vec<usize> = pads
+                        .iter()
+                        .map(|p| usize::try_from(*p).ok().filter(|p| *p < 1 << 16))
+                        .collect::<Option<_>>()
+                        .ok_or_else(fail)?;
+                    let [top, left, bottom, right] = pads[..] else { return Err(fail()) };
+                    ([top, left], [bottom, right])
+                }
+            },
+            "VALID" => ([0; 2], [0; 2]),
+            same @ ("SAME_UPPER" | "SAME_LOWER") => {
+                let mut pads = ([0; 2], [0; 2]);
+                for i in 0..2 {
+                    let reach = kernel[i].checked_sub(1).and_then(|k| k.checked_mul(dilation[i])).ok_or_else(fail)? + 1;
+                    let out = input[i].div_ceil(stride[i].max(1));
+                    let total = ((out - 1) * stride[i] + reach).saturating_sub(input[i]);
+                    pads.0[i] = if same == "SAME_UPPER" { total / 2 } else { total.div_ceil(2) };
+                    pads.1[i] = total - pads.0[i];
+                }
+                pads
+            }
+            other => return Err(format!("auto_pad {other}")),
+        };
+        Window::new(input, kernel, stride, dilation, before, after)
+            .ok_or_else(|| "its window does not fit the picture".into())
+    }
+
+    fn conv(&self, node: &NodeProto) -> Result<(Op, Vec<Id>, Value), Refusal> {
+        let (id, value) = self.value(node, 0)?;
+        if value.form != Form::Nchw {
+            return Err("its input is no picture of (N,C,H,W)".into());
+        }
+        let name = node.input.get(1).ok_or("it has no filter")?;
+        let filter = self.reading.constants.get(name).ok_or("its filter is no constant")?;
+        let shape = dims(filter).unwrap_or_default();
+        let [outputs, inputs, kh, kw] = shape[..] else { return Err("its filter has not four dimensions".into()) };
+        if !are_floats(filter) {
+            return Err("its filter is not of float32 or float16".into());
+        }
+        let group = Attributes(node).int("group", 1);
+        let kind = match (usize::try_from(group).unwrap_or_default(), inputs) {
+            (1, inputs) if inputs == value.c => Kind::Full,
+            (group, 1) if group == value.c && outputs == group => Kind::Depthwise,
+            _ => return Err("grouped, but not depthwise with one filter per channel".into()),
+        };
+        if Attributes(node).ints("kernel_shape").is_some_and(|k| *k != [kh as i64, kw as i64]) {
+            return Err("its kernel_shape is not its filter's".into());
+        }
+        let bias = match node.input.get(2).filter(|n| !n.is_empty()) {
+            None => vec![0.0; outputs],
+            Some(_) => {
+                self.floats(node, 2).map(|(_, v)| v).filter(|v| v.len() == outputs).ok_or("its bias is no constant")?
+            }
+        };
+        let window = Self::window(node, value, [kh, kw])?;
+        let made = Value { h: window.output[0], w: window.output[1], c: outputs, ..value.clone() };
+        let filter = Some(Filter { name: name.clone(), scale: None });
+        let conv = Conv {
+            window,
+            kind,
+            filter,
+            factors: vec![],
+            bias,
+            read: OPEN,
+            written: OPEN,
+            residual: None,
+            first: None,
+        };
+        Ok((Op::Conv(conv), vec![id], made))
+    }
+
+    fn batch_norm(&self, node: &NodeProto) -> Result<(Op, Vec<Id>, Value), Refusal> {
+        let (id, value) = self.value(node, 0)?;
+        if Attributes(node).int("training_mode", 0) != 0
+            || !matches!(value.form, Form::Nchw | Form::FlatChw | Form::FlatHwc)
+        {
+            return Err("in training, or not over the channels".into());
+        }
+        if value.dims().len() == 2 && value.pixels() != 1 {
+            return Err("not over the channels".into());
+        }
+        let epsilon = f64::from(Attributes(node).float("epsilon", 1e-5));
+        let mut vectors = vec![];
+        for input in 1..5 {
+            let vector = self.floats(node, input).map(|(_, v)| v).filter(|v| v.len() == value.c);
+            vectors.push(vector.ok_or("its statistics are no constants")?);
+        }
+        let factor = |c: usize| f64::from(vectors[0][c]) / (f64::from(vectors[3][c]) + epsilon).sqrt();
+        let mul: Vec<f32> = (0..value.c).map(|c| factor(c) as f32).collect();
+        let add: Vec<f32> =
+            (0..value.c).map(|c| (f64::from(vectors[1][c]) - f64::from(vectors[2][c]) * factor(c)) as f32).collect();
+        if mul.iter().chain(&add).any(|v| !v.is_finite()) {
+            return Err("its statistics give no finite numbers".into());
+        }
+        Ok((Op::Scale { mul, add }, vec![id], value.clone()))
+    }
+
+    /// One number per channel from a constant that is broadcast over a value.
+    fn per_channel(value: &Value, (shape, values): (Vec<usize>, Vec<f32>)) -> Option<Vec<f32>> {
+        if values.len() == 1 {
+            return Some(vec![values[0]; value.c]);
+        }
+        let full = value.dims();
+        // Aligned at the end, as NumPy does.
+        let lead = full.len().checked_sub(shape.len())?;
+        let axis = match value.form {
+            Form::Nchw => 1,
+            Form::Nhwc => 3,
+            Form::FlatChw | Form::FlatHwc if value.pixels() == 1 => 1,
+            _ => return None,
+        };
+        let fits = |(i, d): (usize, &usize)| *d == if i + lead == axis { value.c } else { 1 };
+        (values.len() == value.c && shape.iter().enumerate().all(fits)).then_some(values)
+    }
+
+    fn arithmetic(&self, node: &NodeProto) -> Result<(Op, Vec<Id>, Value), Refusal> {
+        let constant = (0..2).find_map(|i| Some((i, self.floats(node, i)?)));
+        let Some((place, constant)) = constant else {
+            let ((a, left), (b, right)) = (self.value(node, 0)?, self.value(node, 1)?);
+            let same = left.dims() == right.dims() && left.form == right.form;
+            return match (node.op_type == "Add", same) {
+                (true, true) => Ok((Op::Add(OPEN), vec![a, b], left.clone())),
+                (true, false) => Err("a sum of values of different shapes".into()),
+                (false, _) => Err(format!("{} of two computed values", node.op_type)),
+            };
+        };
+        let (id, value) = self.value(node, 1 - place)?;
+        let numbers = Self::per_channel(value, constant).ok_or("its constant is not one number per channel")?;
+        let count = numbers.len();
+        let (mul, add) = match (node.op_type.as_str(), place) {
+            ("Add", _) => (vec![1.0; count], numbers),
+            ("Mul", _) => (numbers, vec![0.0; count]),
+            ("Sub", 1) => (vec![1.0; count], numbers.into_iter().map(|v| -v).collect()),
+            ("Sub", _) => (vec![-1.0; count], numbers),
+            ("Div", 1) => (numbers.into_iter().map(|v| 1.0 / v).collect(), vec![0.0; count]),
+            _ => return Err("a constant divided by a value".into()),
+        };
+        if mul.iter().chain(&add).any(|v: &f32| !v.is_finite()) {
+            return Err("its constant is no finite number".into());
+        }
+        Ok((Op::Scale { mul, add }, vec![id], value.clone()))
+    }
+
+    fn pad(&self, node: &NodeProto) -> Result<(Op, Vec<Id>, Value), Refusal> {
+        let (id, value) = self.value(node, 0)?;
+        let mode = Attributes(node).text("mode");
+        let fill = if self.opset < 11 { Attributes(node).float("value", 0.0) } else { self.scalar(node, 2, 0.0)? };
+        let axes = node.input.get(3).is_some_and(|n| !n.is_empty());
+        if !(matches!(mode, "" | "constant") && fill == 0.0 && !axes) {
+            return Err("not of zeros".into());
+        }
+        let pads = self.integers(node, "pads", 1).ok_or("its pads are no constants")?;
+        let spatial = match value.form {
+            Form::Nchw => [2, 3],
+            Form::Nhwc => [1, 2],
+            _ => return Err("not of a picture".into()),
+        };
+        let fits = |p: &i64| (0..1 << 16).contains(p);
+        let others = |(i, p): (usize, &i64)| spatial.contains(&(i % 4)) || *p == 0;
+        if pads.len() != 8 || !pads.iter().all(fits) || !pads.iter().enumerate().all(others) {
+            return Err("not around the picture".into());
+        }
+        let side = |offset: usize| spatial.map(|axis| pads[offset + axis] as usize);
+        let (before, after) = (side(0), side(4));
+        let made = Value { h: value.h + before[0] + after[0], w: value.w + before[1] + after[1], ..value.clone() };
+        Ok((Op::Pad(before, after), vec![id], made))
+    }
+
+    fn max_pool(&self, node: &NodeProto) -> Result<(Op, Vec<Id>, Value), Refusal> {
+        let (id, value) = self.value(node, 0)?;
+        let attributes = Attributes(node);
+        let indices = node.output.get(1).is_some_and(|n| !n.is_empty());
+        if value.form != Form::Nchw || attributes.int("ceil_mode", 0) != 0 || indices {
+            return Err("with ceil_mode or indices, or not of (N,C,H,W)".into());
+        }
+        let kernel = attributes.ints("kernel_shape").and_then(|_| attributes.pair("kernel_shape", 1));
+        let window = Self::window(node, value, kernel.ok_or("it has no kernel_shape of a picture")?)?;
+        let made = Value { h: window.output[0], w: window.output[1], ..value.clone() };
+        Ok((Op::MaxPool(window), vec![id], made))
+    }
+
+    fn average(&self, node: &NodeProto) -> Result<(Op, Vec<Id>, Value), Refusal> {
+        let (id, value) = self.value(node, 0)?;
+        let attributes = Attributes(node);
+        let spatial = match value.form {
+            Form::Nchw => [2, 3],
+            Form::Nhwc => [1, 2],
+            _ => return Err("not of a picture".into()),
+        };
+        let mut made = Value { h: 1, w: 1, ..value.clone() };
+        match node.op_type.as_str() {
+            "ReduceMean" => {
+                let axes = self.integers(node, "axes", 1).ok_or("its axes are no constants")?;
+                let mut axes: Vec<i64> = axes.iter().map(|a| if *a < 0 { a + 4 } else { *a }).collect();
+                axes.sort_unstable();
+                if axes != spatial {
+                    return Err("not over height and width".into());
+                }
+                if attributes.int("keepdims", 1) == 0 {
+                    made.form = Form::FlatHwc;
+                }
+            }
+            "AveragePool" => {
+                let whole = attributes.ints("kernel_shape") == Some(&[value.h as i64, value.w as i64][..]);
+                let padded = attributes.ints("pads").is_some_and(|p| p.iter().any(|p| *p != 0));
+                if value.form != Form::Nchw || !whole || padded || attributes.text("auto_pad").starts_with("SAME") {
+                    return Err("over parts of the picture".into());
+                }
+            }
+            _ if value.form != Form::Nchw => return Err("not of (N,C,H,W)".into()),
+            _ => {}
+        }
+        Ok((Op::Average, vec![id], made))
+    }
+
+    fn dense(&self, node: &NodeProto) -> Result<(Op, Vec<Id>, Value), Refusal> {
+        let (id, value) = self.value(node, 0)?;
+        let attributes = Attributes(node);
+        let gemm = node.op_type == "Gemm";
+        let plain = attributes.float("alpha", 1.0) == 1.0
+            && attributes.float("beta", 1.0) == 1.0
+            && attributes.int("transA", 0) == 0;
+        if value.dims().len() != 2 || gemm && !plain {
+            return Err("not of one vector and one matrix".into());
+        }
+        let name = node.input.get(1).ok_or("it has no weights")?;
+        let tensor = self.reading.constants.get(name).ok_or("its weights are no constant")?;
+        let shape = dims(tensor).unwrap_or_default();
+        let turned = gemm && attributes.int("transB", 0) != 0;
+        let (k, n) = match (&shape[..], turned) {
+            ([k, n], false) | ([n, k], true) => (*k, *n),
+            _ => return Err("its weights are no matrix".into()),
+        };
+        if k != value.pixels() * value.c || !are_floats(tensor) {
+            return Err("its weights are not float, or do not fit its input".into());
+        }
+        let bias = match node.input.get(2).filter(|n| gemm && !n.is_empty()) {
+            None => vec![0.0; n],
+            Some(_) => match self.floats(node, 2).map(|(_, v)| v) {
+                Some(v) if v.len() == n => v,
+                Some(v) if v.len() == 1 => vec![v[0]; n],
+                _ => return Err("its bias is no constant".into()),
+            },
+        };
+        let weights = Filter { name: name.clone(), scale: None };
+        let dense = Dense { k, n, weights, turned, bias, written: OPEN, input: value.clone() };
+        let made = Value { name: String::new(), h: 1, w: 1, c: n, form: Form::FlatHwc };
+        Ok((Op::Dense(dense), vec![id], made))
+    }
+
+    fn transpose(&self, node: &NodeProto) -> Result<(Op, Vec<Id>, Value), Refusal> {
+        let perm = Attributes(node).ints("perm").unwrap_or_default().to_vec();
+        let (_, value) = self.value(node, 0)?;
+        let form = match (value.form, &perm[..]) {
+            (Form::Nhwc, [0, 3, 1, 2]) => Form::Nchw,
+            (Form::Nchw, [0, 2, 3, 1]) => Form::Nhwc,
+            _ => return Err("not between (N,H,W,C) and (N,C,H,W)".into()),
+        };
+        self.alias(node, |v| Value { form, ..v.clone() })
+    }
+
+    fn reshape(&self, node: &NodeProto) -> Result<(Op, Vec<Id>, Value), Refusal> {
+        let (_, value) = self.value(node, 0)?;
+        let from: Vec<i64> = value.dims().into_iter().map(|d| d as i64).collect();
+        let total: i64 = from.iter().product();
+        let to = match node.op_type.as_str() {
+            "Flatten" if Attributes(node).int("axis", 1) == 1 => vec![1, total],
+            "Flatten" => return Err("not after the batch".into()),
+            "Squeeze" => {
+                let axes = self.integers(node, "axes", 1).ok_or("its axes are no constants")?;
+                let axes: Vec<i64> = axes.iter().map(|a| if *a < 0 { a + from.len() as i64 } else { *a }).collect();
+                (0..from.len()).filter(|i| !axes.contains(&(*i as i64))).map(|i| from[i]).collect()
+            }
+            _ => {
+                if Attributes(node).int("allowzero", 0) != 0 {
+                    return Err("with allowzero".into());
+                }
+                let target = self.integers(node, "", 1).ok_or("its shape is no constant")?;
+                let copied = |(i, d): (usize, &i64)| if *d == 0 { from.get(i).copied().unwrap_or(-2) } else { *d };
+                let mut to: Vec<i64> = target.iter().enumerate().map(copied).collect();
+                let known: i64 = to.iter().filter(|d| **d != -1).try_fold(1_i64, |p, d| p.checked_mul(*d)).unwrap_or(0);
+                if let Some(open) = to.iter().position(|d| *d == -1) {
+                    to[open] = if known > 0 && total % known == 0 { total / known } else { 0 };
+                }
+                to
+            }
+        };
+        let c = value.c as i64;
+        let form = match (&to[..], value.form) {
+            ([1, n], Form::Nchw | Form::FlatChw) if *n == total => Form::FlatChw,
+            ([1, n], Form::Nhwc | Form::FlatHwc) if *n == total => Form::FlatHwc,
+            ([1, n, 1, 1], _) if *n == c && total == c => Form::Nchw,
+            ([1, 1, 1, n], _) if *n == c && total == c => Form::Nhwc,
+            _ if to == from => value.form,
+            _ => return Err(format!("to the shape {to:?}")),
+        };
+        self.alias(node, |v| Value { form, ..v.clone() })
+    }
+}

@@ -1,0 +1,379 @@
+//! Matrix times matrix in float32: pointwise convolutions, and the second half of every other convolution.
+//!
+//! C[m][n] = Σk A[m][k] · W[k][n], then bias, a residual, and limits. Rows of A are pixels, (H,W) of a picture in
+//! (H,W,C), and are read where they lie, by the offset of each row: a stride costs nothing and nothing is packed. W is
+//! packed once, in panels of two vectors of columns. The tile is 6 rows × 2 vectors (AVX2: 12 accumulators of 16
+//! registers) or 12 × 2 (AVX-512): per k two loads of W, a broadcast per row, and as many fused multiply-adds as there
+//! are accumulators. k runs in blocks, outermost, so that a panel stays in the first-level cache and the rows' part of a block
+//! in the second; between blocks the sums wait in C. Lines of C are asked for when a tile begins and there when it ends.
+
+use crate::simd::{Simd, kernel};
+use crate::{Buffer, Isa};
+
+/// Vectors in a panel.
+const WIDTH: usize = 2;
+/// Values of k in a block: a panel of 16 columns is then 24 kB of a first-level cache of 32.
+const BLOCK: usize = 384;
+
+/// W, packed.
+#[derive(Clone)]
+pub struct Weights {
+    isa: Isa,
+    k: usize,
+    /// Columns, padded to whole vectors.
+    n: usize,
+    /// Block of k by block, in it panel by panel, in it row by row.
+    panels: Buffer,
+}
+
+/// What happens to a sum before it is written.
+#[derive(Clone, Copy)]
+pub struct Epilogue<'a> {
+    /// One value per padded column, added.
+    pub bias: &'a [f32],
+    /// Laid out as C, added.
+    pub residual: Option<&'a [f32]>,
+    /// The smallest value written; negative infinity for none.
+    pub low: f32,
+    /// The largest value written; infinity for none.
+    pub high: f32,
+}
+
+impl Weights {
+    /// Packs `w`, (k, n) row-major. Columns that pad n to whole vectors are zero.
+    pub fn pack(isa: Isa, k: usize, n: usize, w: impl Fn(usize, usize) -> f32) -> Weights {
+        let lanes = isa.lanes();
+        let padded = isa.padded(n);
+        let mut panels = Buffer::new(k * padded);
+        let mut at = 0;
+        for block in (0..k).step_by(BLOCK) {
+            for first in (0..padded).step_by(WIDTH * lanes) {
+                let columns = (WIDTH * lanes).min(padded - first);
+                for row in block..(block + BLOCK).min(k) {
+                    for column in first..(first + columns).min(n) {
+                        panels[at + column - first] = w(row, column);
+                    }
+                    at += columns;
+                }
+            }
+        }
+        Weights { isa, k, n: padded, panels }
+    }
+
+    /// Rows.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Columns, padded to whole vectors.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+}
+
+/// Computes rows of C. `a` holds row i of A from `rows[i]` on; C has as many rows, each of [`Weights::n`] values.
+///
+/// # Panics
+/// Where the lengths do not belong together.
+pub fn gemm(a: &[f32], rows: &[u32], w: &Weights, epilogue: &Epilogue<'_>, c: &mut [f32]) {
+    gemm_columns(a, rows, w, 0, epilogue, c);
+}
+
+/// Computes the columns of one row of C from `first`, a multiple of [`column_step`], for as many as `c` holds.
+///
+/// # Panics
+/// Where the lengths do not belong together.
+pub fn gemv(a: &[f32], w: &Weights, first: usize, epilogue: &Epilogue<'_>, c: &mut [f32]) {
+    gemm_columns(a, &[0], w, first, epilogue, c);
+}
+
+/// Columns that are computed together.
+pub fn column_step(isa: Isa) -> usize {
+    WIDTH * isa.lanes()
+}
+
+fn gemm_columns(a: &[f32], rows: &[u32], w: &Weights, first: usize, epilogue: &Epilogue<'_>, c: &mut [f32]) {
+    if rows.is_empty() || c.is_empty() {
+        return;
+    }
+    let columns = c.len() / rows.len();
+    assert!(c.len() == rows.len() * columns && columns % w.isa.lanes() == 0);
+    assert!(first % column_step(w.isa) == 0 && first + columns <= w.n);
+    // Only whole rows may be several: their distance in C is the number of columns.
+    assert!(first + columns == w.n || columns % column_step(w.isa) == 0);
+    assert!(epilogue.bias.len() == w.n && epilogue.residual.is_none_or(|r| r.len() == c.len()));
+    let end = rows.iter().map(|r| *r as usize).max().unwrap_or_default() + w.k;
+    assert!(end <= a.len(), "a row of A ends at {end} of {}", a.len());
+    // SAFETY: every row of A lies within `a`; C, the residual, the bias and the panels have the lengths that the loops
+    // count to, as asserted.
+    unsafe { run(w.isa, a, rows, w, first, columns, epilogue, c) }
+}
+
+kernel! {
+    fn run(a: &[f32], rows: &[u32], w: &Weights, first: usize, columns: usize, epilogue: &Epilogue<'_>, c: &mut [f32]) = body
+}
+
+/// One tile's part of the epilogue.
+#[derive(Clone, Copy)]
+struct End {
+    bias: *const f32,
+    residual: *const f32,
+    low: f32,
+    high: f32,
+}
+
+/// Where a tile reads and writes.
+#[derive(Clone, Copy)]
+struct Place {
+    a: *const f32,
+    rows: *const u32,
+    panel: *const f32,
+    c: *mut f32,
+    /// Values from one row of C to the next.
+    stride: usize,
+    /// Values of k in this block.
+    k: usize,
+    /// Whether sums begin at zero, or at what C holds.
+    begin: bool,
+}
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn body<S: Simd>(
+    s: S,
+    a: &[f32],
+    rows: &[u32],
+    w: &Weights,
+    first: usize,
+    columns: usize,
+    epilogue: &Epilogue<'_>,
+    c: &mut [f32],
+) {
+    let step = WIDTH * S::LANES;
+    let residual = epilogue.residual.map_or(std::ptr::null(), <[f32]>::as_ptr);
+    for block in (0..w.k).step_by(BLOCK) {
+        let k = (w.k - block).min(BLOCK);
+        let last = block + k == w.k;
+        for column in (0..columns).step_by(step) {
+            let wide = (columns - column).min(step);
+            // SAFETY: the caller's assertions: columns are whole vectors within C, W and the bias.
+            unsafe {
+                let at = first + column;
+                let place = Place {
+                    a: a.as_ptr().add(block),
+                    rows: rows.as_ptr(),
+                    panel: w.panels.as_ptr().add(block * w.n + at * k),
+                    c: c.as_mut_ptr().add(column),
+                    stride: columns,
+                    k,
+                    begin: block == 0,
+                };
+                let residual = if residual.is_null() { residual } else { residual.add(column) };
+                let end =
+                    End { bias: epilogue.bias.as_ptr().add(at), residual, low: epilogue.low, high: epilogue.high };
+                let end = last.then_some(end);
+                match wide > S::LANES {
+                    true => tiles::<S, 2>(s, rows.len(), place, end),
+                    false => tiles::<S, 1>(s, rows.len(), place, end),
+                }
+            }
+        }
+    }
+}
+
+/// All rows of a panel, as many at a time as there are registers for.
+#[inline(always)]
+unsafe fn tiles<S: Simd, const V: usize>(s: S, rows: usize, place: Place, end: Option<End>) {
+    let mut row = 0;
+    macro_rules! take {
+        ($($height:literal)*) => {
+            $(while rows - row >= $height {
+                // SAFETY: the rows are there.
+                unsafe {
+                    let mut place = place;
+                    place.rows = place.rows.add(row);
+                    place.c = place.c.add(row * place.stride);
+                    let end = end.map(|e| End {
+                        residual: if e.residual.is_null() { e.residual } else { e.residual.add(row * place.stride) },
+                        ..e
+                    });
+                    tile::<S, $height, V>(s, place, end);
+                }
+                row += $height;
+            })*
+        };
+    }
+    if S::LANES == 16 {
+        take!(12);
+    }
+    take!(6 4 2 1);
+}
+
+#[inline(always)]
+unsafe fn tile<S: Simd, const M: usize, const V: usize>(s: S, place: Place, end: Option<End>) {
+    // SAFETY: the caller's promise: M rows of A with `k` values, M × V vectors of C, and the panel's `k` rows are there.
+    unsafe {
+        let a: [*const f32; M] = std::array::from_fn(|i| place.a.add(*place.rows.add(i) as usize));
+        let c = |i: usize, j: usize| place.c.add(i * place.stride + j * S::LANES);
+        for i in 0..M {
+            s.fetch(c(i, 0));
+        }
+        if let Some(end) = end.filter(|e| !e.residual.is_null()) {
+            for i in 0..M {
+                s.fetch(end.residual.add(i * place.stride));
+            }
+        }
+        let mut sums = [[s.splat(0.0); V]; M];
+        let mut panel = place.panel;
+        macro_rules! multiply {
+            ($k:expr) => {
+                let w: [S::V; V] = std::array::from_fn(|j| s.load(panel.add(j * S::LANES)));
+                for i in 0..M {
+                    let x = s.splat(*a[i].add($k));
+                    for j in 0..V {
+                        sums[i][j] = s.fma(x, w[j], sums[i][j]);
+                    }
+                }
+                panel = panel.add(V * S::LANES);
+            };
+        }
+        let mut k = 0;
+        while k + 2 <= place.k {
+            multiply!(k);
+            multiply!(k + 1);
+            k += 2;
+        }
+        if k < place.k {
+            multiply!(k);
+        }
+        let _ = panel;
+        if !place.begin {
+            for (i, sums) in sums.iter_mut().enumerate() {
+                for (j, sum) in sums.iter_mut().enumerate() {
+                    *sum = s.add(*sum, s.load(c(i, j)));
+                }
+            }
+        }
+        if let Some(end) = end {
+            let (low, high) = (s.splat(end.low), s.splat(end.high));
+            for j in 0..V {
+                let bias = s.load(end.bias.add(j * S::LANES));
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let mut sum = s.add(sums[j], bias);
+                    if !end.residual.is_null() {
+                        sum = s.add(sum, s.load(end.residual.add(i * place.stride + j * S::LANES)));
+                    }
+                    // NaN stays NaN: the second operand is what x86 gives then.
+                    sums[j] = s.min(high, s.max(low, sum));
+                }
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            for (j, sum) in sums.iter().enumerate() {
+                s.store(c(i, j), *sum);
+            }
+        }
+    }
+}
+
+/// What [`gemm`] computes, one value after the other, in float64.
+#[cfg(test)]
+pub(crate) fn naive(
+    a: &[f32],
+    rows: &[u32],
+    (k, n): (usize, usize),
+    w: impl Fn(usize, usize) -> f32,
+    epilogue: &Epilogue<'_>,
+    stride: usize,
+) -> Vec<f64> {
+    let mut c = vec![0.0; rows.len() * stride];
+    for (i, row) in rows.iter().enumerate() {
+        for j in 0..stride {
+            let product = |k: usize| f64::from(a[*row as usize + k]) * f64::from(w(k, j));
+            let sum: f64 = if j < n { (0..k).map(product).sum() } else { 0.0 };
+            let residual = epilogue.residual.map_or(0.0, |r| f64::from(r[i * stride + j]));
+            let end = sum + f64::from(epilogue.bias[j]) + residual;
+            c[i * stride + j] = end.max(f64::from(epilogue.low)).min(f64::from(epilogue.high));
+        }
+    }
+    c
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test::{close, noise};
+    use proptest::prelude::*;
+
+    fn check(m: usize, k: usize, n: usize, spread: usize, residual: bool, limits: bool, seed: u64) {
+        let a = noise(seed, m * (k + spread));
+        let w = noise(seed + 1, k * n);
+        let rows: Vec<u32> = (0..m).rev().map(|i| (i * (k + spread)) as u32).collect();
+        for isa in Isa::available() {
+            let stride = isa.padded(n);
+            let packed = Weights::pack(isa, k, n, |k, j| w[k * n + j]);
+            let mut bias = noise(seed + 2, stride);
+            bias[n..].fill(0.0);
+            let added = noise(seed + 3, m * stride);
+            let (low, high) = if limits { (0.0, 1.5) } else { (f32::NEG_INFINITY, f32::INFINITY) };
+            let epilogue = Epilogue { bias: &bias, residual: residual.then_some(&added[..]), low, high };
+            let mut c = vec![f32::NAN; m * stride];
+            gemm(&a, &rows, &packed, &epilogue, &mut c);
+            let wanted = naive(&a, &rows, (k, n), |k, j| w[k * n + j], &epilogue, stride);
+            close(&c, &wanted, k, &format!("{isa} {m}x{k}x{n}"));
+            // One row, in pieces of columns.
+            let mut one = vec![f32::NAN; stride];
+            let part = Epilogue { residual: None, ..epilogue };
+            let step = column_step(isa);
+            for first in (0..stride).step_by(step) {
+                let end = (first + step).min(stride);
+                gemv(&a[rows[0] as usize..], &packed, first, &part, &mut one[first..end]);
+            }
+            close(&one, &naive(&a, &rows[..1], (k, n), |k, j| w[k * n + j], &part, stride), k, "gemv");
+        }
+    }
+
+    #[test]
+    fn shapes_that_straddle_tiles_and_blocks() {
+        let sizes = if cfg!(miri) { &[1, 7, 13][..] } else { &[1, 2, 5, 6, 7, 11, 12, 13, 25, 61] };
+        for &m in sizes {
+            check(m, 27, 32, 0, true, true, m as u64);
+        }
+        let sizes = if cfg!(miri) { &[1, 17][..] } else { &[1, 2, 7, 8, 9, 16, 17, 24, 40, 100, 728, 1000] };
+        for &n in sizes {
+            check(7, 19, n, 3, false, true, n as u64);
+        }
+        let sizes = if cfg!(miri) { &[1, 385][..] } else { &[1, 2, 3, 383, 384, 385, 728, 769, 2048] };
+        for &k in sizes {
+            check(7, k, 24, 0, true, false, k as u64);
+        }
+    }
+
+    #[test]
+    fn nan_is_not_hidden_by_limits() {
+        for isa in Isa::available() {
+            let packed = Weights::pack(isa, 1, 1, |_, _| 1.0);
+            let bias = vec![0.0; isa.lanes()];
+            let epilogue = Epilogue { bias: &bias, residual: None, low: 0.0, high: 6.0 };
+            let mut c = vec![0.0; isa.lanes()];
+            gemm(&[f32::NAN], &[0], &packed, &epilogue, &mut c);
+            assert!(c[0].is_nan(), "{isa}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 64 }))]
+        #[test]
+        fn any_shape(m in 1..30_usize, k in 1..70_usize, n in 1..70_usize, spread in 0..9_usize, residual: bool, limits: bool, seed in 0..99_u64) {
+            check(m, k, n, spread, residual, limits, seed);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a row of A ends")]
+    fn a_row_outside_is_refused() {
+        let packed = Weights::pack(Isa::PORTABLE, 4, 8, |_, _| 0.0);
+        let epilogue = Epilogue { bias: &[0.0; 8], residual: None, low: 0.0, high: 1.0 };
+        gemm(&[0.0; 7], &[4], &packed, &epilogue, &mut [0.0; 8]);
+    }
+}

@@ -1,0 +1,158 @@
+//! The pixels under a window, one position after the other: what turns a k×k convolution into a matrix product.
+//!
+//! It writes whichever positions it is asked for; done strip by strip, they are still in the cache when they are
+//! multiplied. Plain copies, no arithmetic.
+
+use crate::Window;
+use std::ops::Range;
+
+/// How a picture lies in memory, in values from one to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Strides {
+    /// From a row to the next.
+    pub row: usize,
+    /// From a pixel to the next.
+    pub column: usize,
+    /// From a channel to the next.
+    pub channel: usize,
+}
+
+/// Windows of `channels` channels of a picture.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Im2col {
+    /// The window.
+    pub window: Window,
+    /// Channels of the picture.
+    pub channels: usize,
+    /// Where they lie.
+    pub strides: Strides,
+    /// Limits of what is read: a rectifier that stands before. Padding is zero all the same.
+    pub read: [f32; 2],
+}
+
+impl Im2col {
+    /// Values per position: taps row by row, in each the channels.
+    pub fn k(&self) -> usize {
+        self.window.kernel[0] * self.window.kernel[1] * self.channels
+    }
+
+    /// Copies the positions of a range, counted row by row, [`Im2col::k`] values each.
+    ///
+    /// # Panics
+    /// Where the lengths do not belong together.
+    pub fn run(&self, input: &[f32], positions: Range<usize>, out: &mut [f32]) {
+        assert_eq!(out.len(), positions.len() * self.k());
+        let w = &self.window;
+        let [low, high] = self.read;
+        let limited = self.read != [f32::NEG_INFINITY, f32::INFINITY];
+        // Pixels that follow each other in memory are copied together.
+        let dense = self.strides.channel == 1 && self.strides.column == self.channels && w.dilation[1] == 1;
+        for (at, out) in positions.zip(out.chunks_exact_mut(self.k())) {
+            let (y, x) = (at / w.output[1], at % w.output[1]);
+            let inside = w.inside(1, x);
+            for (tap, out) in out.chunks_exact_mut(w.kernel[1] * self.channels).enumerate() {
+                let Some(row) = w.source(0, y, tap) else {
+                    out.fill(0.0);
+                    continue;
+                };
+                let row = row * self.strides.row;
+                let (left, rest) = out.split_at_mut(inside.start.min(inside.end) * self.channels);
+                let (middle, right) = rest.split_at_mut(inside.len() * self.channels);
+                left.fill(0.0);
+                right.fill(0.0);
+                if dense && !inside.is_empty() {
+                    let first = row + (x * w.stride[1] + inside.start - w.before[1]) * self.strides.column;
+                    copy(middle, &input[first..]);
+                } else {
+                    for (tap, pixel) in inside.clone().zip(middle.chunks_exact_mut(self.channels)) {
+                        let column = x * w.stride[1] + tap * w.dilation[1] - w.before[1];
+                        let first = row + column * self.strides.column;
+                        if self.strides.channel == 1 {
+                            pixel.copy_from_slice(&input[first..first + self.channels]);
+                        } else {
+                            for (c, value) in pixel.iter_mut().enumerate() {
+                                *value = input[first + c * self.strides.channel];
+                            }
+                        }
+                    }
+                }
+                if limited {
+                    middle.iter_mut().for_each(|v| {
+                        *v = if *v < low {
+                            low
+                        } else if *v > high {
+                            high
+                        } else {
+                            *v
+                        }
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Copies as many values as `to` holds. A few of them, as in windows over the picture itself, are copied by instructions
+/// rather than by a call.
+#[inline(always)]
+fn copy(to: &mut [f32], from: &[f32]) {
+    fn some<const N: usize>(to: &mut [f32], from: &[f32]) -> Option<()> {
+        *to.first_chunk_mut::<N>()? = *from.first_chunk::<N>()?;
+        Some(())
+    }
+    let done = match to.len() {
+        6 => some::<6>(to, from),
+        9 => some::<9>(to, from),
+        15 => some::<15>(to, from),
+        21 => some::<21>(to, from),
+        _ => None,
+    };
+    if done.is_none() {
+        to.copy_from_slice(&from[..to.len()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test::noise;
+    use proptest::prelude::*;
+
+    fn check(window: Window, channels: usize, first: bool, limits: bool, seed: u64) {
+        let [h, w] = window.input;
+        let strides = match first {
+            true => Strides { row: w, column: 1, channel: h * w },
+            false => Strides { row: w * channels, column: channels, channel: 1 },
+        };
+        let read = if limits { [-0.25, 0.5] } else { [f32::NEG_INFINITY, f32::INFINITY] };
+        let layer = Im2col { window, channels, strides, read };
+        let input = noise(seed, h * w * channels);
+        let all = window.positions();
+        for positions in [0..all, all / 3..all - all / 4] {
+            let mut out = vec![f32::NAN; positions.len() * layer.k()];
+            layer.run(&input, positions.clone(), &mut out);
+            let mut wanted = vec![];
+            for at in positions {
+                let (y, x) = (at / window.output[1], at % window.output[1]);
+                for (i, j) in (0..window.kernel[0]).flat_map(|i| (0..window.kernel[1]).map(move |j| (i, j))) {
+                    let source = window.source(0, y, i).zip(window.source(1, x, j));
+                    wanted.extend((0..channels).map(|c| {
+                        source.map_or(0.0, |(r, q)| {
+                            let at = r * strides.row + q * strides.column + c * strides.channel;
+                            input[at].max(read[0]).min(read[1])
+                        })
+                    }));
+                }
+            }
+            assert_eq!(out, wanted, "{window:?} {channels}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
+        #[test]
+        fn any_window(window in crate::window::any(), channels in 1..20_usize, first: bool, limits: bool, seed in 0..99_u64) {
+            check(window, channels, first, limits, seed);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Pooling, sums and limits in float32, (H,W,C): what moves more memory than it computes.
+
+use crate::simd::{Simd, kernel};
+use crate::{Isa, Window};
+use std::ops::Range;
+
+/// Maximum under a window at the positions of a range, counted row by row. Pixels outside the picture do not count;
+/// a window that lies outside altogether gives `low`. `input` has `channels` values per pixel, whole vectors; so has
+/// `out` per position.
+///
+/// # Panics
+/// Where the lengths do not belong together.
+pub fn max_pool(isa: Isa, window: &Window, channels: usize, input: &[f32], positions: Range<usize>, out: &mut [f32]) {
+    assert!(channels % isa.lanes() == 0);
+    assert_eq!(input.len(), window.input[0] * window.input[1] * channels);
+    assert_eq!(out.len(), positions.len() * channels);
+    assert!(positions.end <= window.positions());
+    // SAFETY: the lengths are those that the loops count to.
+    unsafe { max_run(isa, window, channels, input, positions, out) }
+}
+
+kernel! {
+    fn max_run(window: &Window, channels: usize, input: &[f32], positions: Range<usize>, out: &mut [f32]) = max_body
+}
+
+#[inline(always)]
+unsafe fn max_body<S: Simd>(
+    s: S,
+    w: &Window,
+    channels: usize,
+    input: &[f32],
+    positions: Range<usize>,
+    out: &mut [f32],
+) {
+    for (at, out) in positions.zip(out.chunks_exact_mut(channels)) {
+        let (y, x) = (at / w.output[1], at % w.output[1]);
+        let (rows, columns) = (w.inside(0, y), w.inside(1, x));
+        let mut channel = 0;
+        macro_rules! take {
+            ($count:literal) => {
+                while channels - channel >= $count * S::LANES {
+                    // SAFETY: `max_pool` asserted the lengths; the taps inside the picture have a source there.
+                    unsafe {
+                        let mut largest = [s.splat(f32::NEG_INFINITY); $count];
+                        for row in rows.clone() {
+                            let from = y * w.stride[0] + row * w.dilation[0] - w.before[0];
+                            for column in columns.clone() {
+                                let at = x * w.stride[1] + column * w.dilation[1] - w.before[1];
+                                let pixel = input.as_ptr().add((from * w.input[1] + at) * channels + channel);
+                                for (v, largest) in largest.iter_mut().enumerate() {
+                                    *largest = s.max(*largest, s.load(pixel.add(v * S::LANES)));
+                                }
+                            }
+                        }
+                        for (v, largest) in largest.into_iter().enumerate() {
+                            s.store(out.as_mut_ptr().add(channel + v * S::LANES), largest);
+                        }
+                    }
+                    channel += $count * S::LANES;
+                }
+            };
+        }
+        take!(8);
+        take!(1);
+    }
+}
+
+/// The mean of each channel over all pixels. `input` has `channels` values per pixel, whole vectors.
+///
+/// # Panics
+/// Where the lengths do not belong together.
+pub fn average(isa: Isa, channels: usize, input: &[f32], out: &mut [f32]) {
+    assert!(channels % isa.lanes() == 0 && out.len() == channels && input.len() % channels == 0);
+    // SAFETY: the lengths are those that the loops count to.
+    unsafe { average_run(isa, channels, input, out) }
+}
+
+kernel! {
+    fn average_run(channels: usize, input: &[f32], out: &mut [f32]) = average_body
+}
+
+#[inline(always)]
+unsafe fn average_body<S: Simd>(s: S, channels: usize, input: &[f32], out: &mut [f32]) {
+    let pixels = input.len() / channels;
+    let share = s.splat(1.0 / pixels as f32);
+    for channel in (0..channels).step_by(S::LANES) {
+        // SAFETY: `average` asserted the lengths.
+        unsafe {
+            let mut sum = s.splat(0.0);
+            for pixel in 0..pixels {
+                sum = s.add(sum, s.load(input.as_ptr().add(pixel * channels + channel)));
+            }
+            s.store(out.as_mut_ptr().add(channel), s.mul(sum, share));
+        }
+    }
+}
+
+/// out = limits(a + b), value by value; `b` is zero where it is not given.
+///
+/// # Panics
+/// Where the lengths differ or are not whole vectors.
+pub fn add(isa: Isa, a: &[f32], b: Option<&[f32]>, limits: [f32; 2], out: &mut [f32]) {
+    assert!(a.len() == out.len() && b.is_none_or(|b| b.len() == a.len()) && a.len() % isa.lanes() == 0);
+    // SAFETY: the lengths are those that the loops count to.
+    unsafe { add_run(isa, a, b, limits, out) }
+}
+
+kernel! {
+    fn add_run(a: &[f32], b: Option<&[f32]>, limits: [f32; 2], out: &mut [f32]) = add_body
+}
+
+#[inline(always)]
+unsafe fn add_body<S: Simd>(s: S, a: &[f32], b: Option<&[f32]>, limits: [f32; 2], out: &mut [f32]) {
+    let [low, high] = limits.map(|l| s.splat(l));
+    for at in (0..a.len()).step_by(S::LANES) {
+        // SAFETY: `add` asserted the lengths.
+        unsafe {
+            let mut sum = s.load(a.as_ptr().add(at));
+            if let Some(b) = b {
+                sum = s.add(sum, s.load(b.as_ptr().add(at)));
+            }
+            s.store(out.as_mut_ptr().add(at), s.min(high, s.max(low, sum)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test::{close, noise};
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 128 }))]
+        #[test]
+        fn maximum_of_any_window(w in crate::window::any(), vectors in 1..4_usize, seed in 0..99_u64) {
+            for isa in Isa::available() {
+                let channels = vectors * isa.lanes();
+                let input = noise(seed, w.input[0] * w.input[1] * channels);
+                let all = w.positions();
+                for positions in [0..all, all / 3..all - all / 4] {
+                    let mut out = vec![f32::NAN; positions.len() * channels];
+                    max_pool(isa, &w, channels, &input, positions.clone(), &mut out);
+                    let mut wanted = vec![];
+                    for at in positions {
+                        for c in 0..channels {
+                            let taps = (0..w.kernel[0]).flat_map(|i| (0..w.kernel[1]).map(move |j| (i, j)));
+                            let source = |(i, j)| w.source(0, at / w.output[1], i).zip(w.source(1, at % w.output[1], j));
+                            let values = taps.filter_map(source).map(|(y, x)| input[(y * w.input[1] + x) * channels + c]);
+                            wanted.push(values.fold(f32::NEG_INFINITY, f32::max));
+                        }
+                    }
+                    prop_assert_eq!(out, wanted);
+                }
+            }
+        }
+
+        #[test]
+        fn means_and_sums(pixels in 1..200_usize, vectors in 1..4_usize, seed in 0..99_u64) {
+            for isa in Isa::available() {
+                let channels = vectors * isa.lanes();
+                let (a, b) = (noise(seed, pixels * channels), noise(seed + 1, pixels * channels));
+                let mut mean = vec![f32::NAN; channels];
+                average(isa, channels, &a, &mut mean);
+                let exact = |c: usize| a.iter().skip(c).step_by(channels).map(|v| f64::from(*v)).sum::<f64>() / pixels as f64;
+                close(&mean, &(0..channels).map(exact).collect::<Vec<_>>(), pixels, "mean");
+                let mut sum = vec![f32::NAN; a.len()];
+                add(isa, &a, Some(&b), [0.0, 1.0], &mut sum);
+                prop_assert!(sum.iter().zip(a.iter().zip(&b)).all(|(s, (a, b))| *s == (a + b).clamp(0.0, 1.0)));
+                add(isa, &a, None, [0.0, f32::INFINITY], &mut sum);
+                prop_assert!(sum.iter().zip(&a).all(|(s, a)| *s == a.max(0.0)));
+            }
+        }
+    }
+}
