@@ -1,10 +1,11 @@
-//! Depthwise convolution in float32, (H,W,C): a filter per channel.
+//! Depthwise convolution, (H,W,C): a filter per channel, in float32 or on bytes.
 //!
 //! Vectors run over channels. Away from the left and right border four positions of a row are computed together, so that
 //! each filter value is loaded once for four results and each pixel of a 3×3 window with stride 1 for up to three;
 //! borders go tap by tap. It writes whichever positions it is asked for, so that a convolution that follows can have
 //! them strip by strip, still in the second-level cache.
 
+use crate::gemm8::Sink;
 use crate::simd::{Simd, kernel};
 use crate::{Buffer, Isa, Window};
 use std::ops::Range;
@@ -23,6 +24,10 @@ pub struct Depthwise {
     read: [f32; 2],
     /// Limits of what is written.
     written: [f32; 2],
+    /// For bytes: what a sum is multiplied with, per channel; the bias is added after that.
+    factor: Buffer,
+    /// For bytes: the zero points of what is read and of what is written.
+    zeros: [i32; 2],
 }
 
 impl Depthwise {
@@ -46,7 +51,26 @@ impl Depthwise {
                 filters[tap * padded + channel] = filter(tap, channel);
             }
         }
-        Depthwise { isa, window, channels: padded, filter: filters, bias: biases, read, written }
+        Depthwise {
+            isa,
+            window,
+            channels: padded,
+            filter: filters,
+            bias: biases,
+            read,
+            written,
+            factor: Buffer::default(),
+            zeros: [0; 2],
+        }
+    }
+
+    /// The same on bytes: `zeros` are taken off what is read and added to what is written; in between a sum of whole numbers,
+    /// exact in float32, becomes limits(sum · factor + bias), rounded half to even. The filter holds whole numbers.
+    pub fn on_bytes(mut self, factor: impl Fn(usize) -> f32, zeros: [i32; 2]) -> Depthwise {
+        self.factor = Buffer::new(self.channels);
+        self.factor.iter_mut().enumerate().for_each(|(c, f)| *f = factor(c));
+        self.zeros = zeros;
+        self
     }
 
     /// The window.
@@ -69,20 +93,115 @@ impl Depthwise {
     /// # Panics
     /// Where the lengths do not belong together.
     pub fn run(&self, input: &[f32], positions: Range<usize>, out: &mut [f32]) {
-        assert_eq!(input.len(), self.input_len());
-        assert_eq!(out.len(), positions.len() * self.channels);
-        assert!(positions.end <= self.window.positions());
+        self.check(input.len(), &positions, out.len());
         // SAFETY: input, filter, bias and output have the lengths that the loops count to.
-        unsafe { run(self.isa, self, input, positions, out) }
+        unsafe { floats(self.isa, self, input, positions, out) }
+    }
+
+    /// Computes bytes from bytes.
+    ///
+    /// # Panics
+    /// Where the lengths do not belong together, or the layer is not one on bytes.
+    pub fn run_bytes(&self, input: &[u8], positions: Range<usize>, out: &mut [u8]) {
+        self.check(input.len(), &positions, out.len());
+        assert_eq!(self.factor.len(), self.channels);
+        // SAFETY: as above; the factors are there.
+        unsafe { bytes(self.isa, self, input, positions, out) }
+    }
+
+    /// As [`Depthwise::run_bytes`], the zero point of what is written taken off: rows of a matrix product.
+    ///
+    /// # Panics
+    /// Where the lengths do not belong together, or the layer is not one on bytes.
+    pub fn run_strip(&self, input: &[u8], positions: Range<usize>, out: &mut [i16]) {
+        self.check(input.len(), &positions, out.len());
+        assert_eq!(self.factor.len(), self.channels);
+        // SAFETY: as above; the factors are there.
+        unsafe { strip(self.isa, self, input, positions, out) }
+    }
+
+    fn check(&self, input: usize, positions: &Range<usize>, out: usize) {
+        assert_eq!(input, self.input_len());
+        assert_eq!(out, positions.len() * self.channels);
+        assert!(positions.end <= self.window.positions());
     }
 }
 
 kernel! {
-    fn run(layer: &Depthwise, input: &[f32], positions: Range<usize>, out: &mut [f32]) = body
+    fn floats(layer: &Depthwise, input: &[f32], positions: Range<usize>, out: &mut [f32]) = body
+}
+kernel! {
+    fn bytes(layer: &Depthwise, input: &[u8], positions: Range<usize>, out: &mut [u8]) = body
+}
+kernel! {
+    fn strip(layer: &Depthwise, input: &[u8], positions: Range<usize>, out: &mut [i16]) = body
+}
+
+/// What is read.
+trait Source: Copy {
+    /// Whether it has a zero point.
+    const BYTES: bool;
+    /// A vector of it.
+    ///
+    /// # Safety
+    /// `p` points to so many.
+    unsafe fn load<S: Simd>(s: S, p: *const Self) -> S::V;
+}
+
+impl Source for f32 {
+    const BYTES: bool = false;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const f32) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { s.load(p) }
+    }
+}
+
+impl Source for u8 {
+    const BYTES: bool = true;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const u8) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { s.load_u8(p) }
+    }
+}
+
+/// Ends sums: what they are multiplied with, added to and limited to, and where they go.
+///
+/// # Safety
+/// The channel is one of the layer's; `to` points to room for a vector.
+#[inline(always)]
+unsafe fn end<S: Simd, I: Source, O: Sink>(s: S, layer: &Depthwise, sum: S::V, channel: usize, to: *mut O) {
+    let written = layer.written.map(|l| s.splat(l));
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sum = sum;
+        if I::BYTES {
+            let factor = s.load(layer.factor.as_ptr().add(channel));
+            sum = s.fma(sum, factor, s.load(layer.bias.as_ptr().add(channel)));
+        }
+        O::store(s, to, s.min(written[1], s.max(written[0], sum)), layer.zeros[1]);
+    }
+}
+
+/// Where sums begin.
+///
+/// # Safety
+/// The channel is one of the layer's.
+#[inline(always)]
+unsafe fn begin<S: Simd, I: Source>(s: S, layer: &Depthwise, channel: usize) -> S::V {
+    // SAFETY: the caller's promise.
+    if I::BYTES { s.splat(0.0) } else { unsafe { s.load(layer.bias.as_ptr().add(channel)) } }
 }
 
 #[inline(always)]
-unsafe fn body<S: Simd>(s: S, layer: &Depthwise, input: &[f32], positions: Range<usize>, out: &mut [f32]) {
+unsafe fn body<S: Simd, I: Source, O: Sink>(
+    s: S,
+    layer: &Depthwise,
+    input: &[I],
+    positions: Range<usize>,
+    out: &mut [O],
+) {
     let window = &layer.window;
     let width = window.output[1];
     let whole = window.whole(1);
@@ -103,10 +222,10 @@ unsafe fn body<S: Simd>(s: S, layer: &Depthwise, input: &[f32], positions: Range
                 // SAFETY: `run` asserted the lengths; so many positions lie inside.
                 unsafe {
                     match (limited, window.stride[1]) {
-                        (false, 1) => block::<S, $count, $size, 1, false>(s, layer, input, y, x, out),
-                        (true, 1) => block::<S, $count, $size, 1, true>(s, layer, input, y, x, out),
-                        (false, _) => block::<S, $count, $size, 2, false>(s, layer, input, y, x, out),
-                        (true, _) => block::<S, $count, $size, 2, true>(s, layer, input, y, x, out),
+                        (false, 1) => block::<S, I, O, $count, $size, 1, false>(s, layer, input, y, x, out),
+                        (true, 1) => block::<S, I, O, $count, $size, 1, true>(s, layer, input, y, x, out),
+                        (false, _) => block::<S, I, O, $count, $size, 2, false>(s, layer, input, y, x, out),
+                        (true, _) => block::<S, I, O, $count, $size, 2, true>(s, layer, input, y, x, out),
                     }
                 }
             }};
@@ -128,19 +247,27 @@ unsafe fn body<S: Simd>(s: S, layer: &Depthwise, input: &[f32], positions: Range
 
 /// `P` positions of a row, `STRIDE` pixels apart, with a K×K window whose columns are inside the picture.
 #[inline(always)]
-unsafe fn block<S: Simd, const P: usize, const K: usize, const STRIDE: usize, const LIMITED: bool>(
+unsafe fn block<
+    S: Simd,
+    I: Source,
+    O: Sink,
+    const P: usize,
+    const K: usize,
+    const STRIDE: usize,
+    const LIMITED: bool,
+>(
     s: S,
     layer: &Depthwise,
-    input: &[f32],
+    input: &[I],
     y: usize,
     x: usize,
-    out: *mut f32,
+    out: *mut O,
 ) {
     let window = &layer.window;
     let channels = layer.channels;
     let rows = window.inside(0, y);
     let left = x * STRIDE - window.before[1];
-    let (read, written) = (layer.read.map(|l| s.splat(l)), layer.written.map(|l| s.splat(l)));
+    let (read, zero) = (layer.read.map(|l| s.splat(l)), s.splat(-layer.zeros[0] as f32));
     // SAFETY: the caller's promise: (P - 1) · STRIDE + K pixels of the rows lie inside the picture.
     unsafe {
         // Rows outside are not read.
@@ -154,14 +281,17 @@ unsafe fn block<S: Simd, const P: usize, const K: usize, const STRIDE: usize, co
             for p in 0..P {
                 s.fetch(last.wrapping_add((P * STRIDE + K - 1 + p) * channels + channel));
             }
-            let mut sums = [s.load(layer.bias.as_ptr().add(channel)); P];
+            let mut sums = [begin::<S, I>(s, layer, channel); P];
             for r in rows.clone() {
                 let row = row(r);
                 let filter: [S::V; K] =
                     std::array::from_fn(|t| s.load(layer.filter.as_ptr().add((r * K + t) * channels + channel)));
                 // Not all of these exist for every P and STRIDE; the compiler unrolls and drops the others.
                 for column in 0..(P - 1) * STRIDE + K {
-                    let mut pixel = s.load(row.add(column * channels + channel));
+                    let mut pixel = I::load(s, row.add(column * channels + channel));
+                    if I::BYTES {
+                        pixel = s.add(pixel, zero);
+                    }
                     if LIMITED {
                         pixel = s.min(read[1], s.max(read[0], pixel));
                     }
@@ -173,7 +303,7 @@ unsafe fn block<S: Simd, const P: usize, const K: usize, const STRIDE: usize, co
                 }
             }
             for (p, sum) in sums.into_iter().enumerate() {
-                s.store(out.add(p * channels + channel), s.min(written[1], s.max(written[0], sum)));
+                end::<S, I, O>(s, layer, sum, channel, out.add(p * channels + channel));
             }
         }
     }
@@ -181,37 +311,37 @@ unsafe fn block<S: Simd, const P: usize, const K: usize, const STRIDE: usize, co
 
 /// One position, any window.
 #[inline(always)]
-unsafe fn single<S: Simd>(s: S, layer: &Depthwise, input: &[f32], y: usize, x: usize, out: *mut f32) {
+unsafe fn single<S: Simd, I: Source, O: Sink>(s: S, layer: &Depthwise, input: &[I], y: usize, x: usize, out: *mut O) {
     // SAFETY: the caller's promise.
     unsafe {
         let several = layer.channels / (4 * S::LANES) * (4 * S::LANES);
         for channel in (0..several).step_by(4 * S::LANES) {
-            vectors::<S, 4>(s, layer, input, y, x, channel, out);
+            vectors::<S, I, O, 4>(s, layer, input, y, x, channel, out);
         }
         for channel in (several..layer.channels).step_by(S::LANES) {
-            vectors::<S, 1>(s, layer, input, y, x, channel, out);
+            vectors::<S, I, O, 1>(s, layer, input, y, x, channel, out);
         }
     }
 }
 
 /// `V` vectors of one position: several, so that their sums do not wait for each other.
 #[inline(always)]
-unsafe fn vectors<S: Simd, const V: usize>(
+unsafe fn vectors<S: Simd, I: Source, O: Sink, const V: usize>(
     s: S,
     layer: &Depthwise,
-    input: &[f32],
+    input: &[I],
     y: usize,
     x: usize,
     channel: usize,
-    out: *mut f32,
+    out: *mut O,
 ) {
     let window = &layer.window;
     let channels = layer.channels;
-    let (read, written) = (layer.read.map(|l| s.splat(l)), layer.written.map(|l| s.splat(l)));
+    let (read, zero) = (layer.read.map(|l| s.splat(l)), s.splat(-layer.zeros[0] as f32));
     let (rows, columns) = (window.inside(0, y), window.inside(1, x));
     // SAFETY: the taps inside the picture have a source there; filter, bias and output have `channels` values each.
     unsafe {
-        let mut sums: [S::V; V] = std::array::from_fn(|v| s.load(layer.bias.as_ptr().add(channel + v * S::LANES)));
+        let mut sums: [S::V; V] = std::array::from_fn(|v| begin::<S, I>(s, layer, channel + v * S::LANES));
         for row in rows {
             let from = y * window.stride[0] + row * window.dilation[0] - window.before[0];
             for column in columns.clone() {
@@ -219,13 +349,18 @@ unsafe fn vectors<S: Simd, const V: usize>(
                 let pixel = input.as_ptr().add((from * window.input[1] + at) * channels + channel);
                 let tap = layer.filter.as_ptr().add((row * window.kernel[1] + column) * channels + channel);
                 for (v, sum) in sums.iter_mut().enumerate() {
-                    let pixel = s.min(read[1], s.max(read[0], s.load(pixel.add(v * S::LANES))));
+                    let mut pixel = I::load(s, pixel.add(v * S::LANES));
+                    if I::BYTES {
+                        pixel = s.add(pixel, zero);
+                    }
+                    let pixel = s.min(read[1], s.max(read[0], pixel));
                     *sum = s.fma(pixel, s.load(tap.add(v * S::LANES)), *sum);
                 }
             }
         }
         for (v, sum) in sums.into_iter().enumerate() {
-            s.store(out.add(channel + v * S::LANES), s.min(written[1], s.max(written[0], sum)));
+            let channel = channel + v * S::LANES;
+            end::<S, I, O>(s, layer, sum, channel, out.add(channel));
         }
     }
 }
@@ -274,6 +409,52 @@ mod tests {
         }
     }
 
+    fn check_bytes(window: Window, channels: usize, zeros: [i32; 2], seed: u64) {
+        let taps = window.kernel[0] * window.kernel[1];
+        let whole = |seed, len, most: f32| noise(seed, len).into_iter().map(move |v| (v * most).trunc());
+        let filter: Vec<f32> = whole(seed, taps * channels, 255.0).collect();
+        let (bias, factor) = (noise(seed + 1, channels), noise(seed + 3, channels));
+        let limits = [-zeros[1] as f32, (255 - zeros[1]) as f32];
+        for isa in Isa::available() {
+            let layer = Depthwise::new(
+                isa,
+                window,
+                channels,
+                |t, c| filter[t * channels + c],
+                |c| bias[c] * 30.0,
+                [f32::NEG_INFINITY, f32::INFINITY],
+                limits,
+            );
+            let padded = layer.channels();
+            let layer = layer.on_bytes(|c| factor.get(c).map_or(0.0, |f| f / 300.0), zeros);
+            let input: Vec<u8> = whole(seed + 2, layer.input_len(), 255.0).map(|v| v.abs() as u8).collect();
+            let all = window.positions();
+            for positions in [0..all, all / 3..all - all / 4] {
+                let mut out = vec![7_u8; positions.len() * padded];
+                let mut strip = vec![7_i16; positions.len() * padded];
+                layer.run_bytes(&input, positions.clone(), &mut out);
+                layer.run_strip(&input, positions.clone(), &mut strip);
+                for (at, position) in positions.enumerate() {
+                    for c in 0..channels {
+                        let (y, x) = (position / window.output[1], position % window.output[1]);
+                        let mut sum = 0_i32;
+                        for (i, j) in (0..window.kernel[0]).flat_map(|i| (0..window.kernel[1]).map(move |j| (i, j))) {
+                            if let (Some(row), Some(column)) = (window.source(0, y, i), window.source(1, x, j)) {
+                                let pixel = i32::from(input[(row * window.input[1] + column) * padded + c]) - zeros[0];
+                                sum += pixel * filter[(i * window.kernel[1] + j) * channels + c] as i32;
+                            }
+                        }
+                        let exact = f64::from(sum) * f64::from(factor[c] / 300.0) + f64::from(bias[c] * 30.0);
+                        let exact = exact.clamp(f64::from(limits[0]), f64::from(limits[1]));
+                        let found = i32::from(out[at * padded + c]) - zeros[1];
+                        assert!((f64::from(found) - exact).abs() <= 0.5001, "{isa} {window:?}: {found} for {exact}");
+                        assert_eq!(i32::from(strip[at * padded + c]), found);
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn usual_windows() {
         let sides: &[usize] = if cfg!(miri) { &[5] } else { &[1, 2, 3, 4, 5, 7, 8, 10, 19, 37] };
@@ -284,6 +465,7 @@ mod tests {
                 let window = Window::new([side; 2], [kernel; 2], [stride; 2], [1; 2], [before; 2], [after; 2]);
                 for (channels, limits) in [(8, false), (20, true)] {
                     window.iter().for_each(|w| check(*w, channels, limits, side as u64));
+                    window.iter().for_each(|w| check_bytes(*w, channels, [128, 3], side as u64));
                 }
             }
         }
@@ -294,6 +476,11 @@ mod tests {
         #[test]
         fn any_window(window in crate::window::any(), channels in 1..40_usize, limits: bool, seed in 0..99_u64) {
             check(window, channels, limits, seed);
+        }
+
+        #[test]
+        fn any_window_of_bytes(window in crate::window::any(), channels in 1..40_usize, a in 0..256_i32, b in 0..256_i32, seed in 0..99_u64) {
+            check_bytes(window, channels, [a, b], seed);
         }
     }
 }

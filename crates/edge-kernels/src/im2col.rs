@@ -92,6 +92,34 @@ impl Im2col {
     }
 }
 
+impl Im2col {
+    /// The same from bytes: `zero` is taken off, so that padding is zero; rows are padded to pairs of values.
+    ///
+    /// # Panics
+    /// Where the lengths do not belong together.
+    pub fn run_bytes(&self, input: &[u8], zero: i16, positions: Range<usize>, out: &mut [i16]) {
+        let k = self.k().next_multiple_of(2);
+        assert_eq!(out.len(), positions.len() * k);
+        let w = &self.window;
+        for (at, out) in positions.zip(out.chunks_exact_mut(k)) {
+            let (y, x) = (at / w.output[1], at % w.output[1]);
+            let inside = w.inside(1, x);
+            for (tap, out) in out.chunks_exact_mut(self.channels).enumerate() {
+                let (i, j) = (tap / w.kernel[1], tap % w.kernel[1]);
+                let Some(row) = w.source(0, y, i).filter(|_| i < w.kernel[0] && inside.contains(&j)) else {
+                    out.fill(0);
+                    continue;
+                };
+                let column = x * w.stride[1] + j * w.dilation[1] - w.before[1];
+                let first = row * self.strides.row + column * self.strides.column;
+                for (c, value) in out.iter_mut().enumerate() {
+                    *value = i16::from(input[first + c * self.strides.channel]) - zero;
+                }
+            }
+        }
+    }
+}
+
 /// Copies as many values as `to` holds. A few of them, as in windows over the picture itself, are copied by instructions
 /// rather than by a call.
 #[inline(always)]
@@ -148,11 +176,32 @@ mod tests {
         }
     }
 
+    fn check_bytes(window: Window, channels: usize, zero: i16, seed: u64) {
+        let [h, w] = window.input;
+        let strides = Strides { row: w * channels, column: channels, channel: 1 };
+        let layer = Im2col { window, channels, strides, read: [f32::NEG_INFINITY, f32::INFINITY] };
+        let bytes: Vec<u8> = noise(seed, h * w * channels).iter().map(|v| (v.abs() * 255.0) as u8).collect();
+        // What is outside is zero in both.
+        let floats: Vec<f32> = bytes.iter().map(|b| f32::from(i16::from(*b) - zero)).collect();
+        let (all, k) = (window.positions(), layer.k());
+        let (mut out, mut wanted) = (vec![7_i16; all * k.next_multiple_of(2)], vec![f32::NAN; all * k]);
+        layer.run_bytes(&bytes, zero, 0..all, &mut out);
+        layer.run(&floats, 0..all, &mut wanted);
+        for (out, wanted) in out.chunks(k.next_multiple_of(2)).zip(wanted.chunks(k)) {
+            assert!(out[..k].iter().zip(wanted).all(|(a, b)| f32::from(*a) == *b), "{window:?}");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
         #[test]
         fn any_window(window in crate::window::any(), channels in 1..20_usize, first: bool, limits: bool, seed in 0..99_u64) {
             check(window, channels, first, limits, seed);
+        }
+
+        #[test]
+        fn any_window_of_bytes(window in crate::window::any(), channels in 1..20_usize, zero in 0..256_i16, seed in 0..99_u64) {
+            check_bytes(window, channels, zero, seed);
         }
     }
 }

@@ -34,7 +34,7 @@ impl Isa {
             if avx2 {
                 found.push(Isa(Kind::Avx2));
             }
-            if avx2 && is_x86_feature_detected!("avx512f") {
+            if avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
                 found.push(Isa(Kind::Avx512));
             }
         }

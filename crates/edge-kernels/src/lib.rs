@@ -10,21 +10,25 @@
 mod buffer;
 mod depthwise;
 mod gemm;
+mod gemm8;
 mod im2col;
 mod isa;
 mod peak;
 mod pooling;
+mod quantized;
 mod simd;
 mod threads;
 mod window;
 
-pub use buffer::Buffer;
+pub use buffer::{Buffer, Plain};
 pub use depthwise::Depthwise;
 pub use gemm::{Epilogue, Weights, column_step, gemm, gemv};
+pub use gemm8::{Scale, Weights8, gemm8, gemm8_float};
 pub use im2col::{Im2col, Strides};
 pub use isa::{ENVIRONMENT, Isa};
 pub use peak::peak;
 pub use pooling::{add, average, max_pool};
+pub use quantized::{Affine, dequantize, max_pool_bytes, quantize, requantize, sum_bytes};
 pub use threads::Threads;
 pub use window::Window;
 

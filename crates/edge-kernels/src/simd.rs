@@ -32,7 +32,41 @@ pub(crate) trait Simd: Copy {
     /// The smaller of each; `b` where `a` is NaN.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// Asks for the cache line of `p`, which need not be valid.
-    fn fetch(self, p: *const f32);
+    fn fetch<T>(self, p: *const T);
+
+    /// A vector of `LANES` int32, or of as many pairs of int16.
+    type I: Copy;
+    /// All lanes zero.
+    fn zero(self) -> Self::I;
+    /// All lanes the pair of int16 at `p`.
+    ///
+    /// # Safety
+    /// `p` points to two values.
+    unsafe fn pair(self, p: *const i16) -> Self::I;
+    /// `LANES` pairs of int16 from `p`.
+    ///
+    /// # Safety
+    /// `p` points to that many.
+    unsafe fn pairs(self, p: *const i16) -> Self::I;
+    /// sum + the products of the pairs of `a` and `b`, added; exact but for an overflow of the sum.
+    fn dot(self, a: Self::I, b: Self::I, sum: Self::I) -> Self::I;
+    /// int32 to float32, rounded to nearest.
+    fn float(self, i: Self::I) -> Self::V;
+    /// `LANES` bytes from `p`, as float32.
+    ///
+    /// # Safety
+    /// `p` points to that many.
+    unsafe fn load_u8(self, p: *const u8) -> Self::V;
+    /// Rounds half to even, adds `zero`, and writes bytes, limited to 0…255.
+    ///
+    /// # Safety
+    /// `p` points to room for `LANES` bytes.
+    unsafe fn store_u8(self, p: *mut u8, v: Self::V, zero: i32);
+    /// Rounds half to even and writes int16, limited to what fits.
+    ///
+    /// # Safety
+    /// `p` points to room for `LANES` values.
+    unsafe fn store_i16(self, p: *mut i16, v: Self::V);
 }
 
 /// Eight lanes of plain Rust.
@@ -77,7 +111,51 @@ impl Simd for Portable {
         std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
     }
     #[inline(always)]
-    fn fetch(self, _: *const f32) {}
+    fn fetch<T>(self, _: *const T) {}
+    type I = [i32; 8];
+    #[inline(always)]
+    fn zero(self) -> [i32; 8] {
+        [0; 8]
+    }
+    #[inline(always)]
+    unsafe fn pair(self, p: *const i16) -> [i32; 8] {
+        // SAFETY: the caller's promise.
+        [unsafe { p.cast::<i32>().read_unaligned() }; 8]
+    }
+    #[inline(always)]
+    unsafe fn pairs(self, p: *const i16) -> [i32; 8] {
+        // SAFETY: the caller's promise.
+        unsafe { p.cast::<[i32; 8]>().read_unaligned() }
+    }
+    #[inline(always)]
+    fn dot(self, a: [i32; 8], b: [i32; 8], sum: [i32; 8]) -> [i32; 8] {
+        std::array::from_fn(|i| {
+            let low = i32::from(a[i] as i16) * i32::from(b[i] as i16);
+            sum[i].wrapping_add(low).wrapping_add((a[i] >> 16).wrapping_mul(b[i] >> 16))
+        })
+    }
+    #[inline(always)]
+    fn float(self, i: [i32; 8]) -> [f32; 8] {
+        i.map(|i| i as f32)
+    }
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> [f32; 8] {
+        // SAFETY: the caller's promise.
+        unsafe { p.cast::<[u8; 8]>().read_unaligned() }.map(f32::from)
+    }
+    #[inline(always)]
+    unsafe fn store_u8(self, p: *mut u8, v: [f32; 8], zero: i32) {
+        let bytes = v.map(|v| (v.round_ties_even() as i32).saturating_add(zero).clamp(0, 255) as u8);
+        // SAFETY: the caller's promise.
+        unsafe { p.cast::<[u8; 8]>().write_unaligned(bytes) }
+    }
+    #[inline(always)]
+    unsafe fn store_i16(self, p: *mut i16, v: [f32; 8]) {
+        // A cast from float to integer saturates.
+        let values = v.map(|v| v.round_ties_even() as i16);
+        // SAFETY: the caller's promise.
+        unsafe { p.cast::<[i16; 8]>().write_unaligned(values) }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -94,7 +172,7 @@ mod x86 {
 
     macro_rules! x86 {
         ($name:ident, $vector:ty, $lanes:expr, $splat:ident $load:ident $store:ident $fma:ident $add:ident $mul:ident
-         $max:ident $min:ident) => {
+         $max:ident $min:ident, $int:ty, { $($ints:item)* }) => {
             impl $name {
                 /// The set's vectors.
                 ///
@@ -150,18 +228,115 @@ mod x86 {
                     unsafe { $min(a, b) }
                 }
                 #[inline(always)]
-                fn fetch(self, p: *const f32) {
+                fn fetch<T>(self, p: *const T) {
                     // SAFETY: a hint; it reads nothing.
                     unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
                 }
+                type I = $int;
+                $($ints)*
             }
         };
     }
 
+    // SAFETY of all that follows: as in `splat`; pointers by the caller's promise.
     x86!(Avx2, __m256, 8, _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_fmadd_ps _mm256_add_ps _mm256_mul_ps
-         _mm256_max_ps _mm256_min_ps);
+         _mm256_max_ps _mm256_min_ps, __m256i, {
+        #[inline(always)]
+        fn zero(self) -> __m256i {
+            // SAFETY: see above.
+            unsafe { _mm256_setzero_si256() }
+        }
+        #[inline(always)]
+        unsafe fn pair(self, p: *const i16) -> __m256i {
+            // SAFETY: see above.
+            unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
+        }
+        #[inline(always)]
+        unsafe fn pairs(self, p: *const i16) -> __m256i {
+            // SAFETY: see above.
+            unsafe { _mm256_loadu_si256(p.cast()) }
+        }
+        #[inline(always)]
+        fn dot(self, a: __m256i, b: __m256i, sum: __m256i) -> __m256i {
+            // SAFETY: see above.
+            unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)) }
+        }
+        #[inline(always)]
+        fn float(self, i: __m256i) -> __m256 {
+            // SAFETY: see above.
+            unsafe { _mm256_cvtepi32_ps(i) }
+        }
+        #[inline(always)]
+        unsafe fn load_u8(self, p: *const u8) -> __m256 {
+            // SAFETY: see above.
+            unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()))) }
+        }
+        #[inline(always)]
+        unsafe fn store_u8(self, p: *mut u8, v: __m256, zero: i32) {
+            // SAFETY: see above.
+            unsafe {
+                let i = _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(zero));
+                let i = _mm_packs_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256::<1>(i));
+                _mm_storel_epi64(p.cast(), _mm_packus_epi16(i, i));
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_i16(self, p: *mut i16, v: __m256) {
+            // SAFETY: see above.
+            unsafe {
+                let i = _mm256_cvtps_epi32(v);
+                let i = _mm_packs_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256::<1>(i));
+                _mm_storeu_si128(p.cast(), i);
+            }
+        }
+    });
     x86!(Avx512, __m512, 16, _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_fmadd_ps _mm512_add_ps _mm512_mul_ps
-         _mm512_max_ps _mm512_min_ps);
+         _mm512_max_ps _mm512_min_ps, __m512i, {
+        #[inline(always)]
+        fn zero(self) -> __m512i {
+            // SAFETY: see above.
+            unsafe { _mm512_setzero_si512() }
+        }
+        #[inline(always)]
+        unsafe fn pair(self, p: *const i16) -> __m512i {
+            // SAFETY: see above.
+            unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
+        }
+        #[inline(always)]
+        unsafe fn pairs(self, p: *const i16) -> __m512i {
+            // SAFETY: see above.
+            unsafe { _mm512_loadu_si512(p.cast()) }
+        }
+        #[inline(always)]
+        fn dot(self, a: __m512i, b: __m512i, sum: __m512i) -> __m512i {
+            // SAFETY: see above.
+            unsafe { _mm512_add_epi32(sum, _mm512_madd_epi16(a, b)) }
+        }
+        #[inline(always)]
+        fn float(self, i: __m512i) -> __m512 {
+            // SAFETY: see above.
+            unsafe { _mm512_cvtepi32_ps(i) }
+        }
+        #[inline(always)]
+        unsafe fn load_u8(self, p: *const u8) -> __m512 {
+            // SAFETY: see above.
+            unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
+        }
+        #[inline(always)]
+        unsafe fn store_u8(self, p: *mut u8, v: __m512, zero: i32) {
+            // SAFETY: see above.
+            unsafe {
+                let i = _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(zero));
+                let i = _mm512_max_epi32(i, _mm512_setzero_si512());
+                _mm_storeu_si128(p.cast(), _mm512_cvtusepi32_epi8(i));
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_i16(self, p: *mut i16, v: __m512) {
+            // SAFETY: see above.
+            unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(v))) }
+        }
+    });
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -182,7 +357,7 @@ macro_rules! kernel {
                 unsafe { $body($crate::simd::Avx2::new(), $($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx2,fma")]
+            #[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
             #[allow(clippy::too_many_arguments)]
             unsafe fn avx512($($arg: $type),*) {
                 // SAFETY: the features are enabled here; the rest is the caller's promise.

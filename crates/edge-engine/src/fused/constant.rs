@@ -1,11 +1,38 @@
 //! Constants of an ONNX graph, and attributes of its nodes.
 
+use super::graph::Quant;
 use std::collections::HashMap;
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto, tensor_proto::DataType};
 
+/// A constant.
+#[derive(Clone)]
+pub struct Constant<'a> {
+    tensor: &'a TensorProto,
+    /// Where it is stored in whole numbers: how they become real ones.
+    scales: Option<Scales>,
+}
+
+/// (q - zero) · scale, one of each per place along an axis, or one for all.
+#[derive(Clone)]
+struct Scales {
+    scale: Vec<f32>,
+    zero: Vec<i32>,
+    axis: usize,
+}
+
+/// A tensor of 8-bit numbers, zero points taken off.
+pub struct Whole {
+    /// Its values, -255…255.
+    pub values: Vec<i16>,
+    /// One scale per place along the axis, or one for all.
+    pub scale: Vec<f32>,
+    /// The axis.
+    pub axis: usize,
+}
+
 /// The constants of a graph by name: initializers, the tensors of Constant nodes, and either of them under the name that a
-/// cast to float32 gives it.
-pub struct Constants<'a>(HashMap<&'a str, &'a TensorProto>);
+/// cast to float32 or a dequantization gives it.
+pub struct Constants<'a>(HashMap<&'a str, Constant<'a>>);
 
 impl<'a> Constants<'a> {
     /// All of them.
@@ -14,21 +41,70 @@ impl<'a> Constants<'a> {
         let nodes = graph.node.iter().filter(|n| n.op_type == "Constant");
         let nodes =
             nodes.filter_map(|n| Some((n.output.first()?.as_str(), n.attribute.iter().find_map(|a| a.t.as_ref())?)));
-        let mut found: HashMap<&str, &TensorProto> = initializers.chain(nodes).collect();
-        // Weights in float16 are cast where they are used; they are read as float32 anyway.
-        for node in graph.node.iter().filter(|n| n.op_type == "Cast" && Attributes(n).int("to", 0) == 1) {
-            if let ([input], [output]) = (&node.input[..], &node.output[..])
-                && let Some(tensor) = found.get(input.as_str()).copied().filter(|t| are_floats(t))
-            {
-                found.insert(output, tensor);
+        let plain = |(name, tensor)| (name, Constant { tensor, scales: None });
+        let mut found = Constants(initializers.chain(nodes).map(plain).collect());
+        for node in &graph.node {
+            let Some(output) = node.output.first() else { continue };
+            let made = match node.op_type.as_str() {
+                // Weights in float16 are cast where they are used; they are read as float32 anyway.
+                "Cast" if Attributes(node).int("to", 0) == 1 => {
+                    node.input.first().and_then(|i| found.0.get(i.as_str())).filter(|c| are_floats(c.tensor)).cloned()
+                }
+                "DequantizeLinear" => found.dequantized(node),
+                _ => None,
+            };
+            if let Some(constant) = made {
+                found.0.insert(output, constant);
             }
         }
-        Constants(found)
+        found
     }
 
-    /// The constant of this name.
+    fn dequantized(&self, node: &NodeProto) -> Option<Constant<'a>> {
+        let source = self.0.get(node.input.first()?.as_str()).filter(|c| c.scales.is_none())?;
+        if Attributes(node).int("block_size", 0) != 0 {
+            return None;
+        }
+        let shape = dims(source.tensor)?;
+        let scale = self.floats(node.input.get(1)?)?.1;
+        let zero = match node.input.get(2).filter(|n| !n.is_empty()) {
+            None => vec![0; scale.len()],
+            Some(name) => whole(self.get(name)?)?,
+        };
+        let axis = Attributes(node).int("axis", 1);
+        let axis = usize::try_from(if axis < 0 { axis + shape.len() as i64 } else { axis }).ok()?;
+        let count = whole(source.tensor)?.len();
+        let fits = scale.len() == 1 || shape.get(axis) == Some(&scale.len());
+        let sane = scale.iter().all(|s| s.is_finite() && *s > 0.0);
+        let product = shape.iter().try_fold(1_usize, |p, d| p.checked_mul(*d))?;
+        (fits && sane && zero.len() == scale.len() && count == product)
+            .then_some(Constant { tensor: source.tensor, scales: Some(Scales { scale, zero, axis }) })
+    }
+
+    /// The tensor of this name, as it is stored.
     pub fn get(&self, name: &str) -> Option<&'a TensorProto> {
-        self.0.get(name).copied()
+        self.0.get(name).map(|c| c.tensor)
+    }
+
+    /// Whether [`Constants::floats`] gives the values, without making them.
+    pub fn is_float(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|c| c.scales.is_some() || are_floats(c.tensor))
+    }
+
+    /// Whether a constant is stored in 8-bit numbers.
+    pub fn is_bytes(&self, name: &str) -> bool {
+        let bytes = |t: i32| matches!(DataType::try_from(t), Ok(DataType::Int8 | DataType::Uint8));
+        self.0.get(name).is_some_and(|c| c.scales.is_some() && bytes(c.tensor.data_type))
+    }
+
+    /// A constant that is stored in 8-bit numbers.
+    pub fn bytes(&self, name: &str) -> Option<Whole> {
+        let constant = self.0.get(name).filter(|_| self.is_bytes(name))?;
+        let scales = constant.scales.as_ref()?;
+        let (inner, count) = scales.layout(constant.tensor)?;
+        let zero = |i: usize| scales.zero[i / inner % count];
+        let values = whole(constant.tensor)?.into_iter().enumerate().map(|(i, v)| (v - zero(i)) as i16).collect();
+        Some(Whole { values, scale: scales.scale.clone(), axis: scales.axis })
     }
 
     /// The integers of a constant.
@@ -47,10 +123,64 @@ impl<'a> Constants<'a> {
         })
     }
 
-    /// The values of a constant of float32 or float16, with its dimensions.
+    /// The values of a constant, with its dimensions; of one that is stored in whole numbers, what they stand for.
     pub fn floats(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
-        let tensor = self.get(name)?;
-        Some((dims(tensor)?, floats(tensor)?))
+        let Constant { tensor, scales } = self.0.get(name)?;
+        let Some(scales) = scales else { return Some((dims(tensor)?, floats(tensor)?)) };
+        let (inner, count) = scales.layout(tensor)?;
+        let real = |(i, v): (usize, i32)| {
+            let place = i / inner % count;
+            v.wrapping_sub(scales.zero[place]) as f32 * scales.scale[place]
+        };
+        Some((dims(tensor)?, whole(tensor)?.into_iter().enumerate().map(real).collect()))
+    }
+}
+
+impl Scales {
+    /// How many values share a place along the axis, and how many places there are.
+    fn layout(&self, tensor: &TensorProto) -> Option<(usize, usize)> {
+        let shape = dims(tensor)?;
+        match self.scale.len() {
+            1 => Some((1, 1)),
+            count => Some((shape.get(self.axis + 1..)?.iter().product::<usize>().max(1), count)),
+        }
+    }
+}
+
+/// The values of a tensor of 8-bit or 32-bit numbers.
+fn whole(tensor: &TensorProto) -> Option<Vec<i32>> {
+    let raw = &tensor.raw_data;
+    Some(match DataType::try_from(tensor.data_type).ok()? {
+        _ if raw.is_empty() => match DataType::try_from(tensor.data_type).ok()? {
+            DataType::Int8 | DataType::Uint8 | DataType::Int32 => tensor.int32_data.clone(),
+            _ => return None,
+        },
+        DataType::Int8 => raw.iter().map(|b| i32::from(*b as i8)).collect(),
+        DataType::Uint8 => raw.iter().map(|b| i32::from(*b)).collect(),
+        DataType::Int32 => raw.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect(),
+        _ => return None,
+    })
+}
+
+/// The scale and the zero point of a quantization or a dequantization with one of each. Bytes are unsigned here: a signed
+/// zero point is moved by 128.
+pub fn quant(constants: &Constants<'_>, node: &NodeProto) -> Option<Quant> {
+    let scale = constants.floats(node.input.get(1)?)?.1;
+    let zero = match node.input.get(2).filter(|n| !n.is_empty()) {
+        None => Some((DataType::Uint8, vec![0])),
+        Some(name) => {
+            let tensor = constants.get(name)?;
+            Some((DataType::try_from(tensor.data_type).ok()?, whole(tensor)?))
+        }
+    };
+    let zero = match zero? {
+        (DataType::Uint8, zero) if (0..=255).contains(zero.first()?) => zero,
+        (DataType::Int8, zero) if (-128..=127).contains(zero.first()?) => zero.iter().map(|z| z + 128).collect(),
+        _ => return None,
+    };
+    match (&scale[..], &zero[..]) {
+        ([scale], [zero]) if scale.is_finite() && *scale > 0.0 => Some(Quant { scale: *scale, zero: *zero }),
+        _ => None,
     }
 }
 
@@ -60,7 +190,7 @@ pub fn dims(tensor: &TensorProto) -> Option<Vec<usize>> {
 }
 
 /// The values of a tensor of float32 or float16, as many as its dimensions say.
-pub fn floats(tensor: &TensorProto) -> Option<Vec<f32>> {
+fn floats(tensor: &TensorProto) -> Option<Vec<f32>> {
     let values: Vec<f32> = match DataType::try_from(tensor.data_type).ok()? {
         DataType::Float if tensor.raw_data.is_empty() => tensor.float_data.clone(),
         DataType::Float => tensor.raw_data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
@@ -77,7 +207,7 @@ pub fn floats(tensor: &TensorProto) -> Option<Vec<f32>> {
 }
 
 /// Whether [`floats`] gives the values, without making them.
-pub fn are_floats(tensor: &TensorProto) -> bool {
+fn are_floats(tensor: &TensorProto) -> bool {
     let count = dims(tensor).and_then(|d| d.into_iter().try_fold(1_usize, usize::checked_mul));
     let (raw, size, listed) = match DataType::try_from(tensor.data_type) {
         Ok(DataType::Float) => (&tensor.raw_data, 4, tensor.float_data.len()),

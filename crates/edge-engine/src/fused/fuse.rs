@@ -4,20 +4,28 @@
 //! epilogue of the convolution before them, a rectifier that several read into what they read, padding into the
 //! window, and a depthwise convolution into the pointwise one after it.
 
-use super::graph::{Conv, Id, Kind, Layer, OPEN, Op, both};
+use super::constant::Constants;
+use super::graph::{Conv, Id, Kind, Layer, OPEN, Op, Value, both};
 use edge_kernels::Window;
 use std::collections::HashSet;
 
 /// Fuses what can be. `outputs` stay.
-pub fn fuse(layers: Vec<Layer>, values: usize, outputs: &mut [Id]) -> Vec<Layer> {
-    let mut fuser =
-        Fuser { layers: layers.into_iter().map(Some).collect(), root: (0..values).collect(), outputs: vec![] };
+pub fn fuse(layers: Vec<Layer>, values: &[Value], constants: &Constants<'_>, outputs: &mut [Id]) -> Vec<Layer> {
+    let mut fuser = Fuser {
+        layers: layers.into_iter().map(Some).collect(),
+        values,
+        constants,
+        root: (0..values.len()).collect(),
+        outputs: vec![],
+    };
     fuser.drop_aliases();
     for output in outputs.iter_mut() {
         *output = fuser.root[*output];
     }
     fuser.outputs = outputs.to_vec();
+    fuser.read_bytes();
     fuser.absorb_forward();
+    fuser.write_bytes();
     fuser.absorb_read();
     fuser.materialise_scales();
     fuser.pair();
@@ -25,14 +33,16 @@ pub fn fuse(layers: Vec<Layer>, values: usize, outputs: &mut [Id]) -> Vec<Layer>
     fuser.layers.into_iter().flatten().collect()
 }
 
-struct Fuser {
+struct Fuser<'a> {
     layers: Vec<Option<Layer>>,
+    values: &'a [Value],
+    constants: &'a Constants<'a>,
     /// What an alias stands for.
     root: Vec<Id>,
     outputs: Vec<Id>,
 }
 
-impl Fuser {
+impl Fuser<'_> {
     fn drop_aliases(&mut self) {
         for slot in &mut self.layers {
             let Some(layer) = slot else { continue };
@@ -40,6 +50,57 @@ impl Fuser {
             if matches!(layer.op, Op::Alias) {
                 self.root[layer.output] = layer.inputs[0];
                 *slot = None;
+            }
+        }
+    }
+
+    fn source(&self, value: Id) -> Option<&Layer> {
+        self.layers.iter().flatten().find(|l| l.output == value)
+    }
+
+    /// Layers that can compute with bytes read those behind a dequantization. A convolution needs a filter of bytes, too, and
+    /// a maximum is of bytes only where what comes out has the same scale.
+    fn read_bytes(&mut self) {
+        for at in 0..self.layers.len() {
+            let Some(layer) = &self.layers[at] else { continue };
+            let able = match &layer.op {
+                Op::Conv(conv) => conv.filter.as_ref().is_some_and(|f| self.constants.is_bytes(&f.name)),
+                Op::Dense(dense) => self.constants.is_bytes(&dense.weights.name),
+                Op::MaxPool(_) => true,
+                Op::Limits(_) | Op::Add(_) | Op::Average => true,
+                _ => false,
+            };
+            let behind = |v: &Id| self.source(*v).filter(|l| matches!(l.op, Op::Dequantize)).map(|l| l.inputs[0]);
+            let Some(bytes) = layer.inputs.iter().map(behind).collect::<Option<Vec<Id>>>() else { continue };
+            let same = !matches!(layer.op, Op::MaxPool(_)) || {
+                let readers: Vec<&Layer> =
+                    self.layers.iter().flatten().filter(|l| l.reads().any(|v| v == layer.output)).collect();
+                let quant = |l: &&Layer| {
+                    matches!(l.op, Op::Quantize) && self.values[l.output].quant == self.values[bytes[0]].quant
+                };
+                matches!(&readers[..], [one] if quant(one)) && !self.outputs.contains(&layer.output)
+            };
+            if able
+                && same
+                && let Some(layer) = &mut self.layers[at]
+            {
+                layer.inputs = bytes;
+            }
+        }
+    }
+
+    /// Whether a layer computes with bytes.
+    fn on_bytes(&self, layer: &Layer) -> bool {
+        layer.inputs.iter().all(|v| self.values[*v].quant.is_some()) && !matches!(layer.op, Op::Dequantize)
+    }
+
+    /// A quantization becomes part of the layer that makes what it reads, where that computes with bytes.
+    fn write_bytes(&mut self) {
+        for at in 0..self.layers.len() {
+            let Some(Layer { op: Op::Quantize, inputs, .. }) = &self.layers[at] else { continue };
+            let Some(source) = self.only_source(inputs[0]) else { continue };
+            if self.layers[source].as_ref().is_some_and(|l| self.on_bytes(l)) {
+                self.replace(source, at);
             }
         }
     }
@@ -99,13 +160,14 @@ impl Fuser {
     /// A sum into the later of the convolutions that make its terms. It moves to where the sum is: the other term is there
     /// by then.
     fn sum_into_conv(&mut self, at: usize, a: Id, b: Id, limits: [f32; 2]) {
-        if a == b {
+        if a == b || self.values[a].quant.is_some() {
             return;
         }
         let able = |v: Id| {
             let source = self.only_source(v)?;
             let Some(Layer { op: Op::Conv(conv), .. }) = &self.layers[source] else { return None };
-            (conv.kind == Kind::Full && conv.written == OPEN && conv.residual.is_none()).then_some(source)
+            let floats = self.layers[source].as_ref().is_some_and(|l| !self.on_bytes(l));
+            (floats && conv.kind == Kind::Full && conv.written == OPEN && conv.residual.is_none()).then_some(source)
         };
         let Some((source, other)) = able(a).map(|s| (s, b)).into_iter().chain(able(b).map(|s| (s, a))).max() else {
             return;
@@ -140,6 +202,9 @@ impl Fuser {
     fn absorb_read(&mut self) {
         for at in 0..self.layers.len() {
             let Some(Layer { op: Op::Limits(limits), inputs, output, nodes }) = &self.layers[at] else { continue };
+            if self.values[inputs[0]].quant.is_some() {
+                continue;
+            }
             let (limits, source, output, nodes) = (*limits, inputs[0], *output, nodes.clone());
             for layer in self.layers.iter_mut().flatten() {
                 if let Op::Conv(conv) = &mut layer.op
@@ -181,7 +246,7 @@ impl Fuser {
     fn pair(&mut self) {
         for at in 0..self.layers.len() {
             let Some(Layer { op: Op::Conv(conv), inputs, .. }) = &self.layers[at] else { continue };
-            if !(is_pointwise(conv) && conv.window.stride == [1, 1] && conv.first.is_none()) {
+            if !(is_pointwise(conv) && conv.window.stride == [1, 1] && conv.first.is_none() && conv.read == OPEN) {
                 continue;
             }
             let Some(source) = self.only_source(inputs[0]) else { continue };
@@ -189,11 +254,16 @@ impl Fuser {
             if first.kind != Kind::Depthwise || first.residual.is_some() || first.filter.is_none() {
                 continue;
             }
+            let between = self.layers[at].as_ref().map_or(0, |l| l.inputs[0]);
+            // Both compute with bytes, or neither.
+            if self.values[between].quant.is_some() != self.values[inputs[0]].quant.is_some() {
+                continue;
+            }
             let (first, inputs, mut nodes) = (first.clone(), inputs.clone(), nodes.clone());
             if let Some(layer) = &mut self.layers[at]
                 && let Op::Conv(conv) = &mut layer.op
             {
-                conv.first = Some(Box::new(first));
+                conv.first = Some((Box::new(first), between));
                 layer.inputs = inputs;
                 nodes.append(&mut layer.nodes);
                 layer.nodes = nodes;

@@ -21,6 +21,22 @@ pub enum Form {
     FlatHwc,
 }
 
+/// How bytes stand for real numbers: (q - zero) · scale.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Quant {
+    /// The scale.
+    pub scale: f32,
+    /// The zero point, 0…255.
+    pub zero: i32,
+}
+
+impl Quant {
+    /// Limits of real numbers as limits of bytes, zero point taken off and not rounded.
+    pub fn limits(&self, real: [f32; 2]) -> [f32; 2] {
+        both(real.map(|l| l / self.scale), [-self.zero as f32, (255 - self.zero) as f32])
+    }
+}
+
 /// A value: what one layer makes and others read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Value {
@@ -34,6 +50,8 @@ pub struct Value {
     pub c: usize,
     /// How ONNX sees it.
     pub form: Form,
+    /// Where it is bytes.
+    pub quant: Option<Quant>,
 }
 
 impl Value {
@@ -97,8 +115,8 @@ pub struct Conv {
     pub written: [f32; 2],
     /// Added to what it computes.
     pub residual: Option<Id>,
-    /// A depthwise convolution that makes what this one reads.
-    pub first: Option<Box<Conv>>,
+    /// A depthwise convolution that makes what this one reads, and the value between.
+    pub first: Option<(Box<Conv>, Id)>,
 }
 
 /// A dense layer.
@@ -125,6 +143,10 @@ pub struct Dense {
 pub enum Op {
     /// Nothing: another form of the same value.
     Alias,
+    /// Bytes from real numbers, within limits that stood before.
+    Quantize,
+    /// Real numbers from bytes.
+    Dequantize,
     /// Convolution.
     Conv(Conv),
     /// Dense layer.

@@ -7,6 +7,7 @@
 //!
 //! What is not understood, with all that comes after it, is left to tract: [`Lowered::rest`] is the ONNX graph of it.
 
+mod bytes;
 mod constant;
 mod fuse;
 mod graph;
@@ -21,7 +22,7 @@ use plan::Plan;
 use read::Reading;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
-use step::{Rows, Work};
+use step::{Input, Rows, Rows8, Work};
 use tract_onnx::pb::{
     GraphProto, ModelProto, NodeProto, TensorShapeProto, TypeProto, ValueInfoProto,
     tensor_proto::DataType,
@@ -78,9 +79,12 @@ pub fn lower(model: &ModelProto, input: &InputSpec, output: &str, isa: Isa, thre
         return Err(format!("no convolution can be reached from the picture{}", why.unwrap_or_default()));
     }
     let cut = cut(graph, &reading, output);
+    if let Some(value) = cut.iter().map(|id| &reading.values[*id]).find(|v| v.quant.is_some()) {
+        return Err(format!("{} is quantized where it leaves what is understood", value.name));
+    }
     let outputs: Vec<Value> = cut.iter().map(|id| reading.values[*id].clone()).collect();
     let mut ends = cut;
-    let layers = fuse::fuse(reading.layers, reading.values.len(), &mut ends);
+    let layers = fuse::fuse(reading.layers, &reading.values, &reading.constants, &mut ends);
     let threads = Threads::new(threads);
     let plan = plan::plan(isa, threads.count(), &layers, &reading.values, &reading.constants, &ends)?;
     let infos: Vec<StepInfo> = plan.steps.iter().map(|s| info(s, graph)).collect();
@@ -103,7 +107,9 @@ fn cut(graph: &GraphProto, reading: &Reading<'_>, output: &str) -> Vec<usize> {
 fn rest(model: &ModelProto, graph: &GraphProto, nodes: &[usize], inputs: &[Value], output: &str) -> ModelProto {
     let kept: HashSet<usize> = nodes.iter().copied().collect();
     // Those that make constants go along, whoever needs them.
-    let constant = |n: &NodeProto| n.op_type == "Constant" || n.op_type == "Cast" && is_initializer(graph, n);
+    let constant = |n: &NodeProto| {
+        n.op_type == "Constant" || matches!(n.op_type.as_str(), "Cast" | "DequantizeLinear") && is_initializer(graph, n)
+    };
     let node: Vec<NodeProto> = graph
         .node
         .iter()
@@ -129,8 +135,8 @@ fn rest(model: &ModelProto, graph: &GraphProto, nodes: &[usize], inputs: &[Value
     }
 }
 
-fn is_initializer(graph: &GraphProto, cast: &NodeProto) -> bool {
-    cast.input.iter().all(|i| graph.initializer.iter().any(|t| t.name == *i))
+fn is_initializer(graph: &GraphProto, node: &NodeProto) -> bool {
+    node.input.iter().all(|i| graph.initializer.iter().any(|t| t.name == *i))
 }
 
 fn value_info(value: &Value) -> ValueInfoProto {
@@ -161,6 +167,21 @@ fn info(step: &step::Step, graph: &GraphProto) -> StepInfo {
             let sum = if residual.is_some() { ", sum" } else { "" };
             format!("{rows}matrix {}x{}x{}{sum}", pieces.positions, weights.k(), weights.n())
         }
+        Work::Conv8 { rows, weights, pieces, .. } => {
+            let rows = match rows {
+                Rows8::Im2col(i, _) if i.window.kernel == [1, 1] => String::new(),
+                Rows8::Im2col(i, _) => format!("{} im2col, ", window(&i.window)),
+                Rows8::Depthwise(d) => format!("depthwise {}, ", window(d.window())),
+            };
+            format!("{rows}int8 matrix {}x{}x{}", pieces.positions, weights.k(), weights.n())
+        }
+        Work::Rescale { other, .. } => match (other.is_some(), step.input, step.out) {
+            (true, ..) => "int8 sum".into(),
+            (_, Input::Bytes(_), Input::Bytes(_)) => "int8 to another scale".into(),
+            (_, Input::Bytes(_), _) => "dequantized".into(),
+            _ => "quantized".into(),
+        },
+        Work::AverageBytes { .. } => "int8 mean".into(),
         Work::Depthwise { depthwise, .. } => {
             format!("depthwise {} of {}", window(depthwise.window()), depthwise.channels())
         }
@@ -180,7 +201,7 @@ impl Network {
         let plan = &mut self.plan;
         for (step, time) in plan.steps.iter().zip(&mut self.times) {
             let start = Instant::now();
-            step.run(self.isa, picture, &mut plan.buffers, &mut plan.scratch, &mut self.threads);
+            step.run(self.isa, picture, &mut plan.memory, &mut plan.scratch, &mut self.threads);
             *time = start.elapsed();
         }
     }
@@ -193,11 +214,11 @@ impl Network {
     /// Copies an output of the last run, in ONNX' order.
     pub fn copy_output(&self, output: usize, picture: &[f32], into: &mut [f32]) {
         let (value, input) = (&self.outputs[output], self.plan.outputs[output]);
-        if input == step::Input::Picture {
+        if input == Input::Picture {
             into.copy_from_slice(picture);
             return;
         }
-        let (values, padded) = (step::lend(input, picture, &self.plan.buffers), self.isa.padded(value.c));
+        let (values, padded) = (step::lend(input, picture, &self.plan.memory), self.isa.padded(value.c));
         for (at, target) in into.iter_mut().enumerate() {
             let (pixel, channel) = value.place(at);
             *target = values[pixel * padded + channel];

@@ -1,26 +1,27 @@
-//! Layers to steps: weights packed, buffers assigned, work cut into strips.
+//! Layers to steps: weights packed, buffers assigned, work cut into strips. What computes with bytes is in `bytes.rs`.
 
-use super::constant::{Constants, dims, floats};
+use super::bytes::rescale;
+use super::constant::Constants;
 use super::fuse::is_pointwise;
-use super::graph::{Conv, Dense, Filter, Form, Id, Kind, Layer, OPEN, Op, Value};
-use super::step::{Input, Pieces, Rows, Step, Work};
-use edge_kernels::{Buffer, Depthwise, Im2col, Isa, Strides, Weights, Window, column_step};
+use super::graph::{Conv, Dense, Filter, Form, Id, Kind, Layer, OPEN, Op, Quant, Value};
+use super::step::{Input, Memory, Pieces, Rows, Scratch, Step, Work};
+use edge_kernels::{Buffer, Depthwise, Im2col, Isa, Plain, Strides, Weights, Window, column_step};
 
 /// What rows of A may take of the second-level cache while a block of k is worked on, in bytes.
 const BLOCK: usize = 192 << 10;
 /// What a strip may take in all, in bytes: it is read from the cache beyond once more.
-const STRIP: usize = 1 << 20;
+pub const STRIP: usize = 1 << 20;
 /// Positions in a strip at most: more would bring nothing.
-const MOST: usize = 120;
+pub const MOST: usize = 120;
 
 /// Steps with their memory.
 pub struct Plan {
     /// In order.
     pub steps: Vec<Step>,
-    /// Memory of the values between them; several values take turns in one.
-    pub buffers: Vec<Buffer>,
+    /// Memory of the values between them.
+    pub memory: Memory,
     /// For each thread, memory for a strip.
-    pub scratch: Vec<Buffer>,
+    pub scratch: Vec<Scratch>,
     /// Buffers of the outputs, in their order.
     pub outputs: Vec<Input>,
 }
@@ -39,9 +40,10 @@ pub fn plan(
         threads,
         values,
         constants,
-        slots: vec![],
+        floats: vec![],
+        bytes: vec![],
         place: vec![None; values.len()],
-        scratch: 0,
+        scratch: [0; 2],
         imported: None,
     };
     let mut steps = vec![];
@@ -56,9 +58,14 @@ pub fn plan(
         }
     }
     let outputs = outputs.iter().map(|o| planner.input(*o)).collect::<Result<_, _>>()?;
-    let buffers = planner.slots.iter().map(|s| Buffer::new(s.size)).collect();
-    let scratch = (0..threads).map(|_| Buffer::new(planner.scratch)).collect();
-    Ok(Plan { steps, buffers, scratch, outputs })
+    let memory = Memory { floats: buffers(&planner.floats), bytes: buffers(&planner.bytes) };
+    let [floats, shorts] = planner.scratch;
+    let scratch = || Scratch { floats: Buffer::new(floats), shorts: Buffer::new(shorts) };
+    Ok(Plan { steps, memory, scratch: (0..threads).map(|_| scratch()).collect(), outputs })
+}
+
+fn buffers<T: Plain>(slots: &[Slot]) -> Vec<Buffer<T>> {
+    slots.iter().map(|s| Buffer::new(s.size)).collect()
 }
 
 struct Slot {
@@ -66,132 +73,155 @@ struct Slot {
     free: bool,
 }
 
-struct Planner<'a> {
-    isa: Isa,
-    threads: usize,
-    values: &'a [Value],
-    constants: &'a Constants<'a>,
-    slots: Vec<Slot>,
+/// What is known while layers become steps.
+pub struct Planner<'a> {
+    pub isa: Isa,
+    pub threads: usize,
+    pub values: &'a [Value],
+    pub constants: &'a Constants<'a>,
+    floats: Vec<Slot>,
+    bytes: Vec<Slot>,
     /// Where a value lies.
-    place: Vec<Option<usize>>,
-    scratch: usize,
+    place: Vec<Option<Input>>,
+    /// Real and whole numbers in a strip.
+    pub scratch: [usize; 2],
     /// The picture with its channels padded, where somebody reads it so.
-    imported: Option<usize>,
+    imported: Option<Input>,
 }
 
 impl Planner<'_> {
-    fn padded(&self, value: &Value) -> usize {
+    /// Channels of a value, padded.
+    pub fn padded(&self, value: &Value) -> usize {
         self.isa.padded(value.c)
     }
 
-    /// A buffer of `size` values: the smallest free one that is large enough, else the largest, grown.
-    fn take(&mut self, size: usize) -> usize {
-        let fits = self.slots.iter().enumerate().filter(|(_, s)| s.free && s.size >= size).min_by_key(|(_, s)| s.size);
-        let best = fits.or_else(|| self.slots.iter().enumerate().filter(|(_, s)| s.free).max_by_key(|(_, s)| s.size));
-        let slot = match best {
-            Some((slot, _)) => slot,
-            None => {
-                self.slots.push(Slot { size: 0, free: true });
-                self.slots.len() - 1
-            }
-        };
-        self.slots[slot].size = self.slots[slot].size.max(size);
-        self.slots[slot].free = false;
-        slot
+    /// A buffer of `size` values, bytes or real numbers.
+    fn take(&mut self, size: usize, bytes: bool) -> Input {
+        match bytes {
+            true => Input::Bytes(take(&mut self.bytes, size)),
+            false => Input::Slot(take(&mut self.floats, size)),
+        }
     }
 
     fn free(&mut self, value: Id) {
-        if let Some(slot) = self.place[value].take() {
-            self.slots[slot].free = true;
+        match self.place[value].take() {
+            Some(Input::Slot(slot)) => self.floats[slot].free = true,
+            Some(Input::Bytes(slot)) => self.bytes[slot].free = true,
+            Some(Input::Picture) | None => {}
         }
     }
 
     fn input(&self, value: Id) -> Result<Input, String> {
         match (self.place[value], value) {
-            (Some(slot), _) => Ok(Input::Slot(slot)),
+            (Some(place), _) => Ok(place),
             (None, 0) => Ok(Input::Picture),
             (None, _) => Err(format!("the value {:?} is read after its end", self.values[value].name)),
         }
     }
 
     /// The input of a layer that wants channels padded; the picture is copied so, once.
-    fn padded_input(&mut self, value: Id, nodes: &[usize], steps: &mut Vec<Step>) -> Result<usize, String> {
-        if let Input::Slot(slot) = self.input(value)? {
-            return Ok(slot);
+    fn padded_input(&mut self, value: Id, nodes: &[usize], steps: &mut Vec<Step>) -> Result<Input, String> {
+        let place = self.input(value)?;
+        if place != Input::Picture {
+            return Ok(place);
         }
-        if let Some(slot) = self.imported {
-            return Ok(slot);
+        if let Some(place) = self.imported {
+            return Ok(place);
         }
         let picture = &self.values[0];
         let channels = self.padded(picture);
-        let slot = self.take(picture.pixels() * channels);
-        let step = Step {
-            nodes: nodes.to_vec(),
-            work: Work::Import {
-                strides: strides(picture, picture.c),
-                width: picture.w,
-                channels: picture.c,
-                padded: channels,
-            },
-            input: Input::Picture,
-            out: slot,
-            size: picture.pixels() * channels,
-            macs: 0,
-        };
-        steps.push(step);
-        self.imported = Some(slot);
-        Ok(slot)
+        let size = picture.pixels() * channels;
+        let out = self.take(size, false);
+        let strides = strides(picture, picture.c);
+        let work = Work::Import { strides, width: picture.w, channels: picture.c, padded: channels };
+        steps.push(Step { nodes: nodes.to_vec(), work, input: Input::Picture, out, size, macs: 0 });
+        self.imported = Some(out);
+        Ok(out)
+    }
+
+    /// The slot of real numbers, or of bytes where `bytes`, that a second input lies in.
+    fn second(&mut self, value: Id, layer: &Layer, steps: &mut Vec<Step>, bytes: bool) -> Result<usize, String> {
+        match (self.padded_input(value, &layer.nodes, steps)?, bytes) {
+            (Input::Slot(slot), false) | (Input::Bytes(slot), true) => Ok(slot),
+            _ => Err("a sum of bytes and real numbers".into()),
+        }
     }
 
     fn layer(&mut self, layer: &Layer, steps: &mut Vec<Step>) -> Result<(), String> {
-        let made = &self.values[layer.output];
-        let read = layer.inputs[0];
+        let values = self.values;
+        let (made, source) = (&values[layer.output], &values[layer.inputs[0]]);
         let size = made.pixels() * self.padded(made);
-        let mut macs = 0;
-        let (work, input) = match &layer.op {
-            Op::Conv(conv) => {
-                let (work, input) = self.conv(conv, layer, made, steps)?;
-                macs = conv_macs(conv, &self.values[read], made);
-                (work, input)
-            }
-            Op::Dense(dense) => {
-                macs = dense.k * dense.n;
-                let input = Input::Slot(self.padded_input(read, &layer.nodes, steps)?);
-                (self.dense(dense)?, input)
-            }
-            Op::Add(limits) => {
-                let a = self.padded_input(read, &layer.nodes, steps)?;
-                let b = self.padded_input(layer.inputs[1], &layer.nodes, steps)?;
-                (Work::Add { other: Some(b), limits: *limits, chunk: self.chunk(size) }, Input::Slot(a))
-            }
-            Op::Limits(limits) => {
-                let input = Input::Slot(self.padded_input(read, &layer.nodes, steps)?);
-                (Work::Add { other: None, limits: *limits, chunk: self.chunk(size) }, input)
-            }
-            Op::MaxPool(window) => {
-                let input = Input::Slot(self.padded_input(read, &layer.nodes, steps)?);
-                let channels = self.padded(made);
-                let pieces = self.pieces(window.positions(), 64);
-                (Work::MaxPool { window: *window, channels, pieces }, input)
-            }
-            Op::Average => {
-                let input = Input::Slot(self.padded_input(read, &layer.nodes, steps)?);
-                (Work::Average { channels: self.padded(made), pixels: self.values[read].pixels() }, input)
-            }
-            Op::Softmax | Op::Sigmoid => {
-                let input = Input::Slot(self.padded_input(read, &layer.nodes, steps)?);
-                (Work::Scores { softmax: matches!(layer.op, Op::Softmax), count: made.c }, input)
-            }
-            Op::Pad(before, after) => {
-                let window = [0, 1].map(|i| [self.values[read].h, self.values[read].w][i]);
-                let input = Input::Slot(self.padded_input(read, &layer.nodes, steps)?);
-                let window =
-                    Window::new(window, [1, 1], [1, 1], [1, 1], *before, *after).ok_or("padding of nothing")?;
-                (Work::Pad { window, channels: self.padded(made) }, input)
-            }
-            Op::Scale { .. } | Op::Alias => return Err("a layer was left over".into()),
+        // Only a convolution over the picture itself reads it as it is.
+        let reads_picture = matches!(&layer.op, Op::Conv(c) if c.kind == Kind::Full && c.first.is_none())
+            && self.input(layer.inputs[0])? == Input::Picture;
+        let input = match reads_picture {
+            true => Input::Picture,
+            false => self.padded_input(layer.inputs[0], &layer.nodes, steps)?,
         };
-        let out = self.take(size);
+        let mut macs = 0;
+        let chunk = self.chunk(size);
+        let work = match (&layer.op, source.quant) {
+            (Op::Conv(conv), quant) => {
+                macs = conv_macs(conv, source, made);
+                match (quant, conv.kind) {
+                    (_, Kind::Depthwise) => {
+                        if quant.is_some() != made.quant.is_some() {
+                            return Err("a depthwise convolution between bytes and real numbers".into());
+                        }
+                        let depthwise = self.depthwise(conv, source, made.quant)?;
+                        let pieces = self.pieces(depthwise.window().positions(), 48);
+                        Work::Depthwise { depthwise: Box::new(depthwise), pieces }
+                    }
+                    (None, Kind::Full) => self.conv(conv, layer, made, input, steps)?,
+                    (Some(quant), Kind::Full) => self.conv_bytes(conv, source, made, quant)?,
+                }
+            }
+            (Op::Dense(dense), quant) => {
+                macs = dense.k * dense.n;
+                match quant {
+                    None => self.dense(dense)?,
+                    Some(quant) => self.dense_bytes(dense, made, quant)?,
+                }
+            }
+            (Op::Add(limits), None) => {
+                Work::Add { other: Some(self.second(layer.inputs[1], layer, steps, false)?), limits: *limits, chunk }
+            }
+            (Op::Limits(limits), None) => Work::Add { other: None, limits: *limits, chunk },
+            (Op::Add(limits), Some(quant)) => {
+                let other = values[layer.inputs[1]].quant.ok_or("a sum of bytes and real numbers")?;
+                let slot = self.second(layer.inputs[1], layer, steps, true)?;
+                Work::Rescale { other: Some(slot), affine: rescale(&[quant, other], made.quant, *limits), chunk }
+            }
+            (Op::Limits(limits), Some(quant)) => {
+                Work::Rescale { other: None, affine: rescale(&[quant], made.quant, *limits), chunk }
+            }
+            (Op::Dequantize, Some(quant)) => {
+                Work::Rescale { other: None, affine: rescale(&[quant], None, OPEN), chunk }
+            }
+            (Op::Quantize, None) => {
+                let quant = made.quant.ok_or("a quantization without a scale")?;
+                let real = Quant { scale: 1.0, zero: 0 };
+                Work::Rescale { other: None, affine: rescale(&[real], Some(quant), OPEN), chunk }
+            }
+            (Op::MaxPool(window), quant) => {
+                if quant != made.quant {
+                    return Err("a maximum that changes its scale".into());
+                }
+                let pieces = self.pieces(window.positions(), 64);
+                Work::MaxPool { window: *window, channels: self.padded(made), pieces }
+            }
+            (Op::Average, None) => Work::Average { channels: self.padded(made), pixels: source.pixels() },
+            (Op::Average, Some(quant)) => self.average_bytes(source, made, quant)?,
+            (Op::Softmax | Op::Sigmoid, None) => {
+                Work::Scores { softmax: matches!(layer.op, Op::Softmax), count: made.c }
+            }
+            (Op::Pad(before, after), None) => {
+                let window = Window::new([source.h, source.w], [1, 1], [1, 1], [1, 1], *before, *after);
+                Work::Pad { window: window.ok_or("padding of nothing")?, channels: self.padded(made) }
+            }
+            _ => return Err("a layer was left over".into()),
+        };
+        let out = self.take(size, made.quant.is_some());
         self.place[layer.output] = Some(out);
         steps.push(Step { nodes: layer.nodes.clone(), work, input, out, size, macs });
         Ok(())
@@ -204,7 +234,7 @@ impl Planner<'_> {
 
     /// Positions cut so that the threads end together, at most `most` in a piece. A piece is a multiple of the rows that a
     /// kernel takes at once, and each has a cost of its own (the weights come through the cache once more).
-    fn pieces(&self, positions: usize, most: usize) -> Pieces {
+    pub fn pieces(&self, positions: usize, most: usize) -> Pieces {
         const TILE: usize = 6;
         const OVERHEAD: usize = 3;
         let last = most.next_multiple_of(TILE).max(TILE);
@@ -232,20 +262,14 @@ impl Planner<'_> {
         conv: &Conv,
         layer: &Layer,
         made: &Value,
+        input: Input,
         steps: &mut Vec<Step>,
-    ) -> Result<(Work, Input), String> {
-        let read = layer.inputs[0];
-        let source = &self.values[read];
+    ) -> Result<Work, String> {
+        let source = &self.values[layer.inputs[0]];
         let residual = match conv.residual {
             None => None,
-            Some(id) => Some(self.padded_input(id, &layer.nodes, steps)?),
+            Some(id) => Some(self.second(id, layer, steps, false)?),
         };
-        if conv.kind == Kind::Depthwise {
-            let input = Input::Slot(self.padded_input(read, &layer.nodes, steps)?);
-            let depthwise = self.depthwise(conv, source)?;
-            let pieces = self.pieces(depthwise.window().positions(), 48);
-            return Ok((Work::Depthwise { depthwise: Box::new(depthwise), pieces }, input));
-        }
         let name = conv.filter.as_ref().ok_or("a convolution without a filter")?;
         let taps = conv.window.kernel[0] * conv.window.kernel[1];
         let inner = self.filter(name)?;
@@ -260,13 +284,9 @@ impl Planner<'_> {
         let mut bias = conv.bias.clone();
         bias.resize(weights.n(), 0.0);
         let positions = made.pixels();
-        let (rows, input) = match &conv.first {
-            Some(first) => {
-                let input = Input::Slot(self.padded_input(read, &layer.nodes, steps)?);
-                (Rows::Depthwise(Box::new(self.depthwise(first, source)?)), input)
-            }
-            None if is_pointwise(conv) && conv.read == OPEN => {
-                let input = self.padded_input(read, &layer.nodes, steps)?;
+        let rows = match &conv.first {
+            Some((first, _)) => Rows::Depthwise(Box::new(self.depthwise(first, source, None)?)),
+            None if is_pointwise(conv) && conv.read == OPEN && input != Input::Picture => {
                 let w = &conv.window;
                 let padded = self.padded(source);
                 let offset = |at: usize| {
@@ -274,15 +294,14 @@ impl Planner<'_> {
                     (y * w.stride[0] * w.input[1] + x * w.stride[1]) * padded
                 };
                 let offsets = (0..positions).map(|at| u32::try_from(offset(at)).map_err(|e| e.to_string()));
-                (Rows::Direct(offsets.collect::<Result<_, _>>()?), Input::Slot(input))
+                Rows::Direct(offsets.collect::<Result<_, _>>()?)
             }
             None => {
-                let input = self.input(read)?;
                 let strides = match input {
                     Input::Picture => strides(source, source.c),
-                    Input::Slot(_) => hwc(source, self.padded(source)),
+                    _ => hwc(source, self.padded(source)),
                 };
-                (Rows::Im2col(Im2col { window: conv.window, channels: source.c, strides, read: conv.read }), input)
+                Rows::Im2col(Im2col { window: conv.window, channels: source.c, strides, read: conv.read })
             }
         };
         let row = match &rows {
@@ -293,11 +312,11 @@ impl Planner<'_> {
         let most = strip.min(BLOCK / 4 / row.clamp(1, 384)).clamp(6, MOST);
         let pieces = self.pieces(positions, most);
         if !matches!(rows, Rows::Direct(_)) {
-            self.scratch = self.scratch.max(pieces.size.min(positions) * row);
+            self.scratch[0] = self.scratch[0].max(pieces.size.min(positions) * row);
         }
         let table = (0..pieces.size.min(positions)).map(|i| (i * row) as u32).collect();
         let columns = self.columns(weights.n());
-        Ok((Work::Conv { rows, weights, bias, written: conv.written, residual, pieces, table, columns }, input))
+        Ok(Work::Conv { rows, weights, bias, written: conv.written, residual, pieces, table, columns })
     }
 
     /// Columns per piece where there is one row only.
@@ -306,21 +325,21 @@ impl Planner<'_> {
     }
 
     fn filter(&self, filter: &Filter) -> Result<Vec<f32>, String> {
-        let tensor = self.constants.get(&filter.name).ok_or("a filter is gone")?;
-        floats(tensor)
-            .ok_or_else(|| format!("the constant {:?} is no float tensor of its size {:?}", filter.name, dims(tensor)))
+        let values = self.constants.floats(&filter.name).map(|f| f.1);
+        values.ok_or_else(|| format!("the constant {:?} has not the size that it says", filter.name))
     }
 
-    fn depthwise(&self, conv: &Conv, source: &Value) -> Result<Depthwise, String> {
+    /// A depthwise convolution; of bytes where what it makes is bytes.
+    pub fn depthwise(&self, conv: &Conv, source: &Value, made: Option<Quant>) -> Result<Depthwise, String> {
+        if let Some(made) = made {
+            return self.depthwise_bytes(conv, source, made);
+        }
         let taps = conv.window.kernel[0] * conv.window.kernel[1];
         let (window, values) = match &conv.filter {
             // A scale: one tap, as large as what it reads.
             None => {
-                let size = [source.h, source.w];
-                (
-                    Window::new(size, [1, 1], [1, 1], [1, 1], [0, 0], [0, 0]).ok_or("a scale of nothing")?,
-                    conv.factors.clone(),
-                )
+                let window = Window::new([source.h, source.w], [1, 1], [1, 1], [1, 1], [0, 0], [0, 0]);
+                (window.ok_or("a scale of nothing")?, conv.factors.clone())
             }
             Some(filter) => {
                 let mut values = self.filter(filter)?;
@@ -362,6 +381,22 @@ impl Planner<'_> {
     }
 }
 
+/// A buffer of `size` values: the smallest free one that is large enough, else the largest, grown.
+fn take(slots: &mut Vec<Slot>, size: usize) -> usize {
+    let fits = slots.iter().enumerate().filter(|(_, s)| s.free && s.size >= size).min_by_key(|(_, s)| s.size);
+    let best = fits.or_else(|| slots.iter().enumerate().filter(|(_, s)| s.free).max_by_key(|(_, s)| s.size));
+    let slot = match best {
+        Some((slot, _)) => slot,
+        None => {
+            slots.push(Slot { size: 0, free: true });
+            slots.len() - 1
+        }
+    };
+    slots[slot].size = slots[slot].size.max(size);
+    slots[slot].free = false;
+    slot
+}
+
 /// How the picture lies, as it is handed in.
 fn strides(picture: &Value, channels: usize) -> Strides {
     match picture.form {
@@ -370,7 +405,7 @@ fn strides(picture: &Value, channels: usize) -> Strides {
     }
 }
 
-fn hwc(value: &Value, padded: usize) -> Strides {
+pub fn hwc(value: &Value, padded: usize) -> Strides {
     Strides { row: value.w * padded, column: padded, channel: 1 }
 }
 
@@ -383,5 +418,5 @@ fn conv_macs(conv: &Conv, read: &Value, made: &Value) -> usize {
             * if c.kind == Kind::Full { inputs } else { 1 }
             * outputs
     };
-    own(conv, read.c, made.c) + conv.first.as_ref().map_or(0, |f| own(f, read.c, read.c))
+    own(conv, read.c, made.c) + conv.first.as_ref().map_or(0, |(f, _)| own(f, read.c, read.c))
 }

@@ -1,6 +1,6 @@
 //! ONNX' operators to layers, as far as they are understood.
 
-use super::constant::{Attributes, Constants, are_floats, dims};
+use super::constant::{Attributes, Constants, dims, quant};
 use super::graph::{Conv, Dense, Filter, Form, Id, Kind, Layer, OPEN, Op, Value};
 use edge_kernels::Window;
 use edge_package::InputSpec;
@@ -28,7 +28,8 @@ pub struct Reading<'a> {
 /// Reads the nodes that `output` needs.
 pub fn read<'a>(model: &'a ModelProto, graph: &'a GraphProto, input: &InputSpec, output: &str) -> Reading<'a> {
     let form = if input.layout == Layout::Nhwc { Form::Nhwc } else { Form::Nchw };
-    let picture = Value { name: input.name.clone(), h: input.height as usize, w: input.width as usize, c: 3, form };
+    let picture =
+        Value { name: input.name.clone(), h: input.height as usize, w: input.width as usize, c: 3, form, quant: None };
     let default = |d: &str| d.is_empty() || d == "ai.onnx";
     let opset = model.opset_import.iter().find(|o| default(&o.domain)).map_or(0, |o| o.version);
     let mut reader = Reader {
@@ -137,6 +138,12 @@ impl<'a> Reader<'a> {
             return Err("an operator of another domain".into());
         }
         let attributes = Attributes(node);
+        let bytes = node.input.iter().filter_map(|i| self.reading.by_name.get(i.as_str()));
+        let bytes = bytes.into_iter().any(|id| self.reading.values[*id].quant.is_some());
+        let moves = ["DequantizeLinear", "Identity", "Transpose", "Flatten", "Reshape", "Squeeze", "MaxPool"];
+        if bytes && !moves.contains(&node.op_type.as_str()) {
+            return Err("of bytes".into());
+        }
         let (op, inputs, value) = match node.op_type.as_str() {
             "Conv" => self.conv(node)?,
             "BatchNormalization" => self.batch_norm(node)?,
@@ -156,6 +163,19 @@ impl<'a> Reader<'a> {
                     (false, _, true) => (Op::Sigmoid, vec![id], value.clone()),
                     _ => return Err("only at the end, over (1, classes)".into()),
                 }
+            }
+            "QuantizeLinear" => {
+                let (id, value) = self.value(node, 0)?;
+                let quant = quant(&self.reading.constants, node).filter(|_| value.quant.is_none());
+                let quant = quant.ok_or("not to 8 bits with one constant scale")?;
+                (Op::Quantize, vec![id], Value { quant: Some(quant), ..value.clone() })
+            }
+            "DequantizeLinear" => {
+                let (id, value) = self.value(node, 0)?;
+                if value.quant.is_none() || value.quant != quant(&self.reading.constants, node) {
+                    return Err("with another scale than what it reads was quantized with".into());
+                }
+                (Op::Dequantize, vec![id], Value { quant: None, ..value.clone() })
             }
             "Identity" => self.alias(node, Value::clone)?,
             "Cast" if attributes.int("to", 0) == 1 => self.alias(node, Value::clone)?,
@@ -242,8 +262,8 @@ impl<'a> Reader<'a> {
         let filter = self.reading.constants.get(name).ok_or("its filter is no constant")?;
         let shape = dims(filter).unwrap_or_default();
         let [outputs, inputs, kh, kw] = shape[..] else { return Err("its filter has not four dimensions".into()) };
-        if !are_floats(filter) {
-            return Err("its filter is not of float32 or float16".into());
+        if !self.reading.constants.is_float(name) {
+            return Err("its filter is not of float32, float16 or dequantized bytes".into());
         }
         let group = Attributes(node).int("group", 1);
         let kind = match (usize::try_from(group).unwrap_or_default(), inputs) {
@@ -439,7 +459,7 @@ impl<'a> Reader<'a> {
             ([k, n], false) | ([n, k], true) => (*k, *n),
             _ => return Err("its weights are no matrix".into()),
         };
-        if k != value.pixels() * value.c || !are_floats(tensor) {
+        if k != value.pixels() * value.c || !self.reading.constants.is_float(name) {
             return Err("its weights are not float, or do not fit its input".into());
         }
         let bias = match node.input.get(2).filter(|n| gemm && !n.is_empty()) {
@@ -452,7 +472,7 @@ impl<'a> Reader<'a> {
         };
         let weights = Filter { name: name.clone(), scale: None };
         let dense = Dense { k, n, weights, turned, bias, written: OPEN, input: value.clone() };
-        let made = Value { name: String::new(), h: 1, w: 1, c: n, form: Form::FlatHwc };
+        let made = Value { name: String::new(), h: 1, w: 1, c: n, form: Form::FlatHwc, quant: None };
         Ok((Op::Dense(dense), vec![id], made))
     }
 

@@ -1,7 +1,8 @@
 //! Steps: what runs for each picture, without allocating.
 
 use edge_kernels::{
-    Buffer, Depthwise, Epilogue, Im2col, Isa, Strides, Threads, Weights, Window, add, average, gemm, gemv, max_pool,
+    Affine, Buffer, Depthwise, Epilogue, Im2col, Isa, Scale, Strides, Threads, Weights, Weights8, Window, add, average,
+    dequantize, gemm, gemm8, gemm8_float, gemv, max_pool, max_pool_bytes, quantize, requantize, sum_bytes,
 };
 
 /// What a step reads.
@@ -9,8 +10,40 @@ use edge_kernels::{
 pub enum Input {
     /// The picture, as it was handed in.
     Picture,
-    /// A buffer.
+    /// A buffer of real numbers.
     Slot(usize),
+    /// A buffer of bytes.
+    Bytes(usize),
+}
+
+/// Memory of the values between steps; several values take turns in one buffer.
+#[derive(Default)]
+pub struct Memory {
+    /// Real numbers.
+    pub floats: Vec<Buffer>,
+    /// Bytes.
+    pub bytes: Vec<Buffer<u8>>,
+}
+
+/// Memory of a thread for a strip.
+#[derive(Default)]
+pub struct Scratch {
+    /// Real numbers.
+    pub floats: Buffer,
+    /// Whole ones.
+    pub shorts: Buffer<i16>,
+}
+
+/// What a matrix product of whole numbers becomes.
+pub struct Requantize {
+    /// Per column.
+    pub factor: Vec<f32>,
+    /// Per column.
+    pub offset: Vec<f32>,
+    /// Of the result, its zero point taken off.
+    pub limits: [f32; 2],
+    /// The zero point of the result.
+    pub zero: i32,
 }
 
 /// Positions, in pieces of `size`.
@@ -32,6 +65,14 @@ pub enum Rows {
     Depthwise(Box<Depthwise>),
 }
 
+/// Where a matrix product of whole numbers finds its rows: always in a strip.
+pub enum Rows8 {
+    /// Copied from under a window, a zero point taken off.
+    Im2col(Im2col, i16),
+    /// Made by a depthwise convolution.
+    Depthwise(Box<Depthwise>),
+}
+
 /// What a step does.
 pub enum Work {
     /// Copies the picture, its channels padded.
@@ -49,12 +90,18 @@ pub enum Work {
         /// Columns per piece where there is one row.
         columns: usize,
     },
+    /// A matrix product of whole numbers with what stands before and after it.
+    Conv8 { rows: Rows8, weights: Weights8, scale: Requantize, pieces: Pieces },
     /// A depthwise convolution by itself.
     Depthwise { depthwise: Box<Depthwise>, pieces: Pieces },
     /// The maximum under a window.
     MaxPool { window: Window, channels: usize, pieces: Pieces },
     /// The mean of each channel.
     Average { channels: usize, pixels: usize },
+    /// Another scale, to or from bytes; with another value, a sum.
+    Rescale { other: Option<usize>, affine: Affine, chunk: usize },
+    /// The mean of each channel of bytes, and its scale.
+    AverageBytes { channels: usize, pixels: usize, affine: Affine },
     /// A sum, or limits alone.
     Add { other: Option<usize>, limits: [f32; 2], chunk: usize },
     /// Zeros around a picture.
@@ -72,35 +119,57 @@ pub struct Step {
     /// What it reads.
     pub input: Input,
     /// The buffer that it writes.
-    pub out: usize,
+    pub out: Input,
     /// How many values of it.
     pub size: usize,
     /// Multiplications, each with an addition.
     pub macs: usize,
 }
 
-/// The values of an input.
-pub fn lend<'a>(input: Input, picture: &'a [f32], buffers: &'a [Buffer]) -> &'a [f32] {
+/// The real numbers of an input.
+pub fn lend<'a>(input: Input, picture: &'a [f32], memory: &'a Memory) -> &'a [f32] {
     match input {
         Input::Picture => picture,
-        Input::Slot(slot) => &buffers[slot],
+        Input::Slot(slot) => &memory.floats[slot],
+        Input::Bytes(_) => &[],
     }
 }
 
 impl Step {
     /// Runs the step.
-    pub fn run(
+    pub fn run(&self, isa: Isa, picture: &[f32], memory: &mut Memory, scratch: &mut [Scratch], threads: &mut Threads) {
+        // The buffer that is written is taken out; what is read stays. A buffer that is not there costs nothing.
+        match self.out {
+            Input::Bytes(slot) => {
+                let mut own = std::mem::take(&mut memory.bytes[slot]);
+                self.write_bytes(isa, picture, memory, scratch, threads, &mut own[..self.size]);
+                memory.bytes[slot] = own;
+            }
+            Input::Slot(slot) => {
+                let mut own = std::mem::take(&mut memory.floats[slot]);
+                let out = &mut own[..self.size];
+                match self.input {
+                    Input::Bytes(input) => self.leave_bytes(isa, &memory.bytes[input], memory, scratch, threads, out),
+                    _ => self.write_floats(isa, picture, memory, scratch, threads, out),
+                }
+                memory.floats[slot] = own;
+            }
+            Input::Picture => {}
+        }
+    }
+
+    /// Real numbers from real numbers.
+    fn write_floats(
         &self,
         isa: Isa,
         picture: &[f32],
-        buffers: &mut [Buffer],
-        scratch: &mut [Buffer],
+        memory: &Memory,
+        scratch: &mut [Scratch],
         threads: &mut Threads,
+        out: &mut [f32],
     ) {
-        // The buffer that is written is taken out; what is read stays. A buffer that is not there costs nothing.
-        let mut own = std::mem::take(&mut buffers[self.out]);
-        let out = &mut own[..self.size];
-        let input = lend(self.input, picture, buffers);
+        let input = lend(self.input, picture, memory);
+        let other = |slot: &Option<usize>| slot.map(|slot| &memory.floats[slot][..self.size]);
         match &self.work {
             Work::Import { strides, width, channels, padded } => {
                 for (at, pixel) in out.chunks_exact_mut(*padded).enumerate() {
@@ -111,7 +180,7 @@ impl Step {
                 }
             }
             Work::Conv { rows, weights, bias, written, residual, pieces, table, columns } => {
-                let added = residual.map(|slot| &buffers[slot][..self.size]);
+                let added = other(residual);
                 let epilogue = |first: usize, len: usize| Epilogue {
                     bias,
                     residual: added.map(|r| &r[first..first + len]),
@@ -124,28 +193,28 @@ impl Step {
                         let first = piece * columns;
                         gemv(input, weights, first, &epilogue(first, out.len()), out);
                     });
-                } else {
-                    let n = weights.n();
-                    threads.chunks(out, pieces.size * n, scratch, |piece, out, strip| {
-                        let first = piece * pieces.size;
-                        let count = out.len() / n;
-                        let positions = first..first + count;
-                        let epilogue = epilogue(first * n, out.len());
-                        match rows {
-                            Rows::Direct(rows) => gemm(input, &rows[positions], weights, &epilogue, out),
-                            Rows::Im2col(im2col) => {
-                                let strip = &mut strip[..count * im2col.k()];
-                                im2col.run(input, positions, strip);
-                                gemm(strip, &table[..count], weights, &epilogue, out);
-                            }
-                            Rows::Depthwise(depthwise) => {
-                                let strip = &mut strip[..count * depthwise.channels()];
-                                depthwise.run(&input[..depthwise.input_len()], positions, strip);
-                                gemm(strip, &table[..count], weights, &epilogue, out);
-                            }
-                        }
-                    });
+                    return;
                 }
+                let n = weights.n();
+                threads.chunks(out, pieces.size * n, scratch, |piece, out, scratch| {
+                    let first = piece * pieces.size;
+                    let count = out.len() / n;
+                    let positions = first..first + count;
+                    let epilogue = epilogue(first * n, out.len());
+                    match rows {
+                        Rows::Direct(rows) => gemm(input, &rows[positions], weights, &epilogue, out),
+                        Rows::Im2col(im2col) => {
+                            let strip = &mut scratch.floats[..count * im2col.k()];
+                            im2col.run(input, positions, strip);
+                            gemm(strip, &table[..count], weights, &epilogue, out);
+                        }
+                        Rows::Depthwise(depthwise) => {
+                            let strip = &mut scratch.floats[..count * depthwise.channels()];
+                            depthwise.run(&input[..depthwise.input_len()], positions, strip);
+                            gemm(strip, &table[..count], weights, &epilogue, out);
+                        }
+                    }
+                });
             }
             Work::Depthwise { depthwise, pieces } => {
                 let input = &input[..depthwise.input_len()];
@@ -163,8 +232,8 @@ impl Step {
                 });
             }
             Work::Average { channels, pixels } => average(isa, *channels, &input[..channels * pixels], out),
-            Work::Add { other, limits, chunk } => {
-                let other = other.map(|slot| &buffers[slot][..self.size]);
+            Work::Add { other: slot, limits, chunk } => {
+                let other = other(slot);
                 threads.chunks(out, *chunk, scratch, |piece, out, _| {
                     let range = piece * chunk..piece * chunk + out.len();
                     add(isa, &input[range.clone()], other.map(|o| &o[range]), *limits, out);
@@ -180,9 +249,128 @@ impl Step {
                 }
             }
             Work::Scores { softmax, count } => scores(*softmax, &input[..*count], out),
+            Work::Conv8 { .. } | Work::Rescale { .. } | Work::AverageBytes { .. } => {}
         }
-        buffers[self.out] = own;
     }
+
+    /// Real numbers from bytes.
+    fn leave_bytes(
+        &self,
+        isa: Isa,
+        input: &[u8],
+        memory: &Memory,
+        scratch: &mut [Scratch],
+        threads: &mut Threads,
+        out: &mut [f32],
+    ) {
+        match &self.work {
+            Work::Conv8 { rows, weights, scale, pieces } => {
+                let n = weights.n();
+                threads.chunks(out, pieces.size * n, scratch, |piece, out, scratch| {
+                    let strip = strip(rows, weights, input, piece * pieces.size, out.len() / n, scratch);
+                    gemm8_float(strip, weights, &scale.lend(), out);
+                });
+            }
+            Work::Rescale { other, affine, chunk } => {
+                let other = other.map(|slot| &memory.bytes[slot][..self.size]);
+                threads.chunks(out, *chunk, scratch, |piece, out, _| {
+                    let range = piece * chunk..piece * chunk + out.len();
+                    dequantize(isa, affine, &input[range.clone()], other.map(|o| &o[range]), out);
+                });
+            }
+            Work::AverageBytes { channels, pixels, affine } => {
+                sum_bytes(isa, &input[..channels * pixels], out);
+                let [low, high] = affine.limits;
+                out.iter_mut().for_each(|v| *v = (*v * affine.factors[0] + affine.offset).max(low).min(high));
+            }
+            _ => {}
+        }
+    }
+
+    /// Bytes.
+    fn write_bytes(
+        &self,
+        isa: Isa,
+        picture: &[f32],
+        memory: &Memory,
+        scratch: &mut [Scratch],
+        threads: &mut Threads,
+        out: &mut [u8],
+    ) {
+        let Input::Bytes(slot) = self.input else {
+            if let Work::Rescale { affine, chunk, .. } = &self.work {
+                let input = lend(self.input, picture, memory);
+                threads.chunks(out, *chunk, scratch, |piece, out, _| {
+                    let range = piece * chunk..piece * chunk + out.len();
+                    quantize(isa, affine, &input[range], out);
+                });
+            }
+            return;
+        };
+        let input: &[u8] = &memory.bytes[slot];
+        match &self.work {
+            Work::Conv8 { rows, weights, scale, pieces } => {
+                let n = weights.n();
+                threads.chunks(out, pieces.size * n, scratch, |piece, out, scratch| {
+                    let strip = strip(rows, weights, input, piece * pieces.size, out.len() / n, scratch);
+                    gemm8(strip, weights, &scale.lend(), out);
+                });
+            }
+            Work::Depthwise { depthwise, pieces } => {
+                let input = &input[..depthwise.input_len()];
+                let channels = depthwise.channels();
+                threads.chunks(out, pieces.size * channels, scratch, |piece, out, _| {
+                    let first = piece * pieces.size;
+                    depthwise.run_bytes(input, first..first + out.len() / channels, out);
+                });
+            }
+            Work::MaxPool { window, channels, pieces } => {
+                let input = &input[..window.input[0] * window.input[1] * channels];
+                threads.chunks(out, pieces.size * channels, scratch, |piece, out, _| {
+                    let first = piece * pieces.size;
+                    max_pool_bytes(isa, window, *channels, input, first..first + out.len() / channels, out);
+                });
+            }
+            Work::Rescale { other, affine, chunk } => {
+                let other = other.map(|slot| &memory.bytes[slot][..self.size]);
+                threads.chunks(out, *chunk, scratch, |piece, out, _| {
+                    let range = piece * chunk..piece * chunk + out.len();
+                    requantize(isa, affine, &input[range.clone()], other.map(|o| &o[range]), out);
+                });
+            }
+            Work::AverageBytes { channels, pixels, affine } => {
+                let sums = &mut scratch[0].floats[..*channels];
+                sum_bytes(isa, &input[..channels * pixels], sums);
+                quantize(isa, affine, sums, out);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Requantize {
+    fn lend(&self) -> Scale<'_> {
+        Scale { factor: &self.factor, offset: &self.offset, limits: self.limits, zero: self.zero }
+    }
+}
+
+/// The rows of a matrix product of whole numbers, made for `count` positions from `first`.
+fn strip<'a>(
+    rows: &Rows8,
+    weights: &Weights8,
+    input: &[u8],
+    first: usize,
+    count: usize,
+    scratch: &'a mut Scratch,
+) -> &'a [i16] {
+    let strip = &mut scratch.shorts[..count * weights.k()];
+    match rows {
+        Rows8::Im2col(im2col, zero) => im2col.run_bytes(input, *zero, first..first + count, strip),
+        Rows8::Depthwise(depthwise) => {
+            depthwise.run_strip(&input[..depthwise.input_len()], first..first + count, strip)
+        }
+    }
+    strip
 }
 
 /// Softmax or sigmoid.
