@@ -3,7 +3,8 @@
 //! It writes whichever positions it is asked for; done strip by strip, they are still in the cache when they are
 //! multiplied. Plain copies, no arithmetic.
 
-use crate::Window;
+use crate::simd::{Simd, kernel};
+use crate::{Isa, Window};
 use std::ops::Range;
 
 /// How a picture lies in memory, in values from one to the next.
@@ -97,27 +98,61 @@ impl Im2col {
     ///
     /// # Panics
     /// Where the lengths do not belong together.
-    pub fn run_bytes(&self, input: &[u8], zero: i16, positions: Range<usize>, out: &mut [i16]) {
-        let k = self.k().next_multiple_of(2);
-        assert_eq!(out.len(), positions.len() * k);
-        let w = &self.window;
-        for (at, out) in positions.zip(out.chunks_exact_mut(k)) {
-            let (y, x) = (at / w.output[1], at % w.output[1]);
-            let inside = w.inside(1, x);
-            for (tap, out) in out.chunks_exact_mut(self.channels).enumerate() {
-                let (i, j) = (tap / w.kernel[1], tap % w.kernel[1]);
-                let Some(row) = w.source(0, y, i).filter(|_| i < w.kernel[0] && inside.contains(&j)) else {
-                    out.fill(0);
-                    continue;
-                };
-                let column = x * w.stride[1] + j * w.dilation[1] - w.before[1];
-                let first = row * self.strides.row + column * self.strides.column;
-                for (c, value) in out.iter_mut().enumerate() {
-                    *value = i16::from(input[first + c * self.strides.channel]) - zero;
+    pub fn run_bytes(&self, isa: Isa, input: &[u8], zero: i16, positions: Range<usize>, out: &mut [i16]) {
+        assert_eq!(out.len(), positions.len() * self.k().next_multiple_of(2));
+        // SAFETY: plain Rust; only the features are the caller's to have, and an Isa has them.
+        unsafe { bytes(isa, self, input, zero, positions, out) }
+    }
+}
+
+kernel! {
+    fn bytes(layer: &Im2col, input: &[u8], zero: i16, positions: Range<usize>, out: &mut [i16]) = bytes_body
+}
+
+#[inline(always)]
+unsafe fn bytes_body<S: Simd>(_: S, layer: &Im2col, input: &[u8], zero: i16, positions: Range<usize>, out: &mut [i16]) {
+    let w = &layer.window;
+    let channels = layer.channels;
+    let widen = |to: &mut [i16], from: &[u8]| {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = i16::from(*from) - zero);
+    };
+    // Pixels that follow each other in memory are read together.
+    let dense = layer.strides.channel == 1 && layer.strides.column == channels && w.dilation[1] == 1;
+    for (at, out) in positions.zip(out.chunks_exact_mut(layer.k().next_multiple_of(2))) {
+        let (y, x) = (at / w.output[1], at % w.output[1]);
+        let inside = w.inside(1, x);
+        let (taps, pad) = out.split_at_mut(layer.k());
+        pad.fill(0);
+        for (tap, out) in taps.chunks_exact_mut(w.kernel[1] * channels).enumerate() {
+            let Some(row) = w.source(0, y, tap) else {
+                out.fill(0);
+                continue;
+            };
+            let (left, rest) = out.split_at_mut(inside.start.min(inside.end) * channels);
+            let (middle, right) = rest.split_at_mut(inside.len() * channels);
+            left.fill(0);
+            right.fill(0);
+            let place = |tap: usize| {
+                row * layer.strides.row + (x * w.stride[1] + tap * w.dilation[1] - w.before[1]) * layer.strides.column
+            };
+            if dense && !inside.is_empty() {
+                widen(middle, &input[place(inside.start)..]);
+                continue;
+            }
+            for (tap, pixel) in inside.clone().zip(middle.chunks_exact_mut(channels)) {
+                let from = &input[place(tap)..];
+                match layer.strides.channel {
+                    1 => widen(pixel, from),
+                    step => widen_apart(pixel, from, step, zero),
                 }
             }
         }
     }
+}
+
+/// Channels that do not follow each other.
+fn widen_apart(to: &mut [i16], from: &[u8], step: usize, zero: i16) {
+    to.iter_mut().zip(from.iter().step_by(step)).for_each(|(to, from)| *to = i16::from(*from) - zero);
 }
 
 /// Copies as many values as `to` holds. A few of them, as in windows over the picture itself, are copied by instructions
@@ -185,10 +220,12 @@ mod tests {
         let floats: Vec<f32> = bytes.iter().map(|b| f32::from(i16::from(*b) - zero)).collect();
         let (all, k) = (window.positions(), layer.k());
         let (mut out, mut wanted) = (vec![7_i16; all * k.next_multiple_of(2)], vec![f32::NAN; all * k]);
-        layer.run_bytes(&bytes, zero, 0..all, &mut out);
         layer.run(&floats, 0..all, &mut wanted);
-        for (out, wanted) in out.chunks(k.next_multiple_of(2)).zip(wanted.chunks(k)) {
-            assert!(out[..k].iter().zip(wanted).all(|(a, b)| f32::from(*a) == *b), "{window:?}");
+        for isa in Isa::available() {
+            layer.run_bytes(isa, &bytes, zero, 0..all, &mut out);
+            for (out, wanted) in out.chunks(k.next_multiple_of(2)).zip(wanted.chunks(k)) {
+                assert!(out[..k].iter().zip(wanted).all(|(a, b)| f32::from(*a) == *b), "{isa} {window:?}");
+            }
         }
     }
 

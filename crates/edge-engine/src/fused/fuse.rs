@@ -24,6 +24,8 @@ pub fn fuse(layers: Vec<Layer>, values: &[Value], constants: &Constants<'_>, out
     }
     fuser.outputs = outputs.to_vec();
     fuser.read_bytes();
+    // Dequantizations that nobody reads any more must not count as readers.
+    fuser.sweep();
     fuser.absorb_forward();
     fuser.write_bytes();
     fuser.absorb_read();

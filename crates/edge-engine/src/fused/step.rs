@@ -267,7 +267,7 @@ impl Step {
             Work::Conv8 { rows, weights, scale, pieces } => {
                 let n = weights.n();
                 threads.chunks(out, pieces.size * n, scratch, |piece, out, scratch| {
-                    let strip = strip(rows, weights, input, piece * pieces.size, out.len() / n, scratch);
+                    let strip = strip(isa, rows, weights, input, piece * pieces.size, out.len() / n, scratch);
                     gemm8_float(strip, weights, &scale.lend(), out);
                 });
             }
@@ -312,7 +312,7 @@ impl Step {
             Work::Conv8 { rows, weights, scale, pieces } => {
                 let n = weights.n();
                 threads.chunks(out, pieces.size * n, scratch, |piece, out, scratch| {
-                    let strip = strip(rows, weights, input, piece * pieces.size, out.len() / n, scratch);
+                    let strip = strip(isa, rows, weights, input, piece * pieces.size, out.len() / n, scratch);
                     gemm8(strip, weights, &scale.lend(), out);
                 });
             }
@@ -356,6 +356,7 @@ impl Requantize {
 
 /// The rows of a matrix product of whole numbers, made for `count` positions from `first`.
 fn strip<'a>(
+    isa: Isa,
     rows: &Rows8,
     weights: &Weights8,
     input: &[u8],
@@ -365,7 +366,7 @@ fn strip<'a>(
 ) -> &'a [i16] {
     let strip = &mut scratch.shorts[..count * weights.k()];
     match rows {
-        Rows8::Im2col(im2col, zero) => im2col.run_bytes(input, *zero, first..first + count, strip),
+        Rows8::Im2col(im2col, zero) => im2col.run_bytes(isa, input, *zero, first..first + count, strip),
         Rows8::Depthwise(depthwise) => {
             depthwise.run_strip(&input[..depthwise.input_len()], first..first + count, strip)
         }
