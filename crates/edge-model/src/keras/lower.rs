@@ -145,12 +145,12 @@ fn nowhere(path: &str, layer: &Layer) -> ImportError {
     ImportError::Layer { layer: name_of(&join(path, &layer.name), layer), why }
 }
 
+/// A call of a layer: which of them.
+type Step<'a> = (&'a Layer, usize);
+
 /// Calls in an order in which the inputs of each are there: that of rounds through the list, each of which takes what it
 /// can. Also the first call that is never possible.
-fn order<'a>(
-    calls: &[(&'a Layer, usize)],
-    inputs: &'a [Source],
-) -> (Vec<(&'a Layer, usize)>, Option<(&'a Layer, usize)>) {
+fn order<'a>(calls: &[Step<'a>], inputs: &'a [Source]) -> (Vec<Step<'a>>, Option<Step<'a>>) {
     let given: HashSet<(&str, usize)> = inputs.iter().map(|s| (s.layer.as_str(), s.node)).collect();
     let index: HashMap<(&str, usize), usize> =
         calls.iter().enumerate().map(|(i, (layer, node))| ((layer.name.as_str(), *node), i)).collect();
