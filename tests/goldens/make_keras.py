@@ -339,6 +339,15 @@ def convolutions():
         return [L.Dense(7, activation="tanh", name="tanh")(flat), L.Dense(3, activation="softmax", name="softmax")(flat),
                 L.Flatten()(L.Dense(2, name="on_rows")(L.Reshape((7, 24))(rank4)))]
 
+    def shared(x):
+        x = L.Conv2D(4, 3, name="conv")(x)
+        maps_first, vector_first = L.Dense(3, name="maps_first"), L.Dense(3, name="vector_first")
+        vector = L.GlobalMaxPooling2D()(x)
+        a = [L.AveragePooling2D(3)(maps_first(x)), maps_first(vector)]
+        b = [vector_first(vector), L.AveragePooling2D(3)(vector_first(x))]
+        return [*a, *b]
+
+    net("dense-shared.keras", "Dense shared by a map and a vector, whichever comes first", (7, 6), shared)
     net("dense.keras", "Dense on vectors, rows and whole maps", (7, 6), dense)
 
     def batch_norm(x):
@@ -384,6 +393,8 @@ def channels_first():
                 L.GlobalAveragePooling2D(**cf)(z), L.Dense(3, name="on_columns")(y)]
 
     net("channels-first.keras", "a model that is channels first throughout, its input too", (9, 10), body, layout="NCHW")
+    net("channels-permuted.keras", "a model that is channels first, behind a Permute of an input that is channels last", (9, 10),
+        lambda x: body(L.Permute((3, 1, 2), name="permute")(x)))
     net("channels-mixed.keras", "a model that is channels last up to a Permute", (9, 10),
         lambda x: body(L.Permute((3, 1, 2))(L.Conv2D(3, 1)(x))))
 
@@ -416,10 +427,17 @@ def activations():
         x, own(wide(x))))
     net("softmax-axes.keras", "Softmax over two axes at once", (6, 6), lambda x: L.Softmax(axis=[1, 2], name="softmax_map")(wide(x)),
         may_error="unsupported")
+    net("softmax-operation.keras", "ops.softmax over two axes at once, over height; ops.log_softmax over width", (6, 6), lambda x: rows_of(x, [
+        f(w, axis=axis) for w in [wide(x)] for f, axis in ((ops.softmax, (1, 2)), (ops.softmax, 1), (ops.log_softmax, 2))]))
+    net("infinity.keras", "limits of infinity, which are no JSON", (6, 6), lambda x: rows_of(x, limits(wide(x))))
     net("prelu.keras", "PReLU: a slope per value, per channel, per column", (6, 5), lambda x: prelu(wide(x, 2)))
     net("softmax-end.keras", "ends in a softmax", (7, 6), lambda x: L.Conv2D(3, 3, 2, activation="relu")(x),
         activation="softmax", final="softmax")
     softmax_layer_end()
+
+
+def limits(w):
+    return [ops.clip(w, -1.0, float("inf")), ops.clip(w, float("-inf"), 1.0), L.ReLU(max_value=float("inf"), negative_slope=0.1, name="relu")(w)]
 
 
 def strings(w):
@@ -543,6 +561,9 @@ def shapes():
 def normalisations():
     net("layer-norm.keras", "LayerNormalization over channels, maps, height; without scale or center", (6, 5), lambda x: layer_norms(
         L.Conv2D(4, 3, padding="same", name="conv")(x)))
+    net("layer-norm-rms.keras", "LayerNormalization with rms_scaling, which divides by the deviation", (6, 5), lambda x: [
+        layer(y) for y in [L.Conv2D(4, 3, padding="same", name="conv")(x)] for layer in (
+            L.LayerNormalization(rms_scaling=True, name="channels"), L.LayerNormalization(axis=[1, 2], rms_scaling=True, name="plane"))])
     net("rms-norm.keras", "RMSNormalization, UnitNormalization", (6, 5), lambda x: rms_norms(
         L.Conv2D(4, 3, padding="same", name="conv")(x)))
     net("group-norm.keras", "GroupNormalization with 2, 1 and as many groups as channels", (6, 5), lambda x: group_norms(
@@ -594,6 +615,10 @@ def preprocessing():
     net("resizing-aspect.keras", "Resizing that crops or pads to keep the aspect ratio", (9, 8), lambda x: [
         L.Resizing(4, 6, crop_to_aspect_ratio=True, name="crop")(x), L.Resizing(6, 12, pad_to_aspect_ratio=True, name="pad")(x)],
         may_error="unsupported")
+    net("resizing-pad-odd.keras", "Resizing that pads an odd number of rows or columns: the same on both sides", (9, 8), lambda x: [
+        L.Resizing(4, 6, pad_to_aspect_ratio=True, fill_value=0.5, name="columns")(x),
+        L.Resizing(8, 5, pad_to_aspect_ratio=True, name="rows")(x),
+        L.Permute((2, 3, 1))(L.Resizing(8, 5, pad_to_aspect_ratio=True, data_format="channels_first", name="first")(L.Permute((3, 1, 2))(x)))])
     net("resizing-rare.keras", "Resizing bicubic and antialiased", (9, 8), lambda x: [
         L.Resizing(5, 12, "bicubic", name="bicubic")(x), L.Resizing(4, 5, antialias=True, name="antialias")(x)],
         may_error="unsupported")
@@ -608,6 +633,11 @@ def preprocessing():
             x = layer(x)
         return L.Conv2D(3, 3, 2, name="conv")(x)
 
+    net("random-crop.keras", "RandomCrop, which does nothing at inference, smaller and larger than the picture", (9, 8), lambda x: [
+        L.GlobalMaxPooling2D()(L.Conv2D(4, 3, name="a")(L.RandomCrop(6, 5, name="smaller")(x))),
+        L.GlobalAveragePooling2D()(L.Conv2D(4, 3, name="b")(L.RandomCrop(12, 14, name="larger")(x)))])
+    net("pipeline.keras", "a Pipeline of random layers, which does nothing at inference", (9, 8), lambda x: L.Conv2D(3, 3, 2, name="conv")(
+        L.Pipeline([L.RandomFlip("horizontal"), L.RandomRotation(0.1)], name="pipeline")(x)))
     net("augmentation.keras", "random layers, which do nothing at inference; each has a seed among the weights", (9, 8), augmentation)
 
 
@@ -624,9 +654,9 @@ def base(size=(9, 8), channels=3, filters=4, name="base"):
     return keras.Model(i, L.Add(name=f"{name}_add")([x, y]), name=name)
 
 
-def nested(size=(9, 8)):
+def nested(size=(9, 8), make=None):
     """The usual transfer learning."""
-    frozen = base(size)
+    frozen = (make or base)(size)
     frozen.trainable = False
     i = keras.Input((*size, 3), name="image")
     x = L.Rescaling(2.0, offset=0.1)(i)
@@ -798,6 +828,31 @@ def precisions():
                tolerance=2e-2, float32=full, final="softmax")
 
 
+def legacy_operations(x):
+    y = L.Conv2D(4, 3, padding="same", name="conv")(x)
+    small = L.AveragePooling2D(2)(y)
+    return [small * 2.0 + 1.0, L.ReLU()(small - 0.5), ops.maximum(small, 0.1), small + L.ReLU()(small), 1.0 - small, small / 3.0,
+            ops.concatenate([small, L.ReLU()(small)], axis=1), ops.softmax(small, axis=1), ops.leaky_relu(small, 0.1), ops.elu(small, 0.3),
+            ops.reshape(L.MaxPooling2D(3)(y), (-1, 16)), keras.activations.relu(small, negative_slope=0.2, max_value=0.5),
+            L.Add()([small, small]), L.Concatenate(axis=2)([small, small]), L.Softmax(axis=2)(small), small[:, 1:, ::2, 0]]
+
+
+@keras.saving.register_keras_serializable(package="shop")
+class Trainer(keras.Model):
+    def train_step(self, *args):
+        return super().train_step(*args)
+
+
+def own_class():
+    model = nested()
+    return Trainer(model.inputs[0], model.outputs[0], name="own")
+
+
+def own_base(size):
+    model = base(size)
+    return Trainer(model.inputs[0], model.outputs[0], name="own_base")
+
+
 def legacy():
     one("legacy-sequential.h5", "Keras 3's legacy HDF5, Sequential", sequential)
     one("legacy-deep.h5", "Keras 3's legacy HDF5, nested several times", deep_nest)
@@ -806,6 +861,10 @@ def legacy():
         L.PReLU(shared_axes=[1, 2], name="prelu")(x), L.LayerNormalization(name="norm")(x),
         L.Conv2DTranspose(2, 2, 2, name="up")(L.MaxPooling2D()(L.BatchNormalization(name="bn")(x)))])
     net("renamed-hdf5.keras", "an HDF5 file called .keras, as tf.keras before 2.12 wrote", (9, 8), lambda x: L.Conv2D(2, 3, 2)(x), kind="h5")
+    net("legacy-operations.h5", "Keras 3's legacy HDF5 with keras.ops, which it writes like layers of the same names", (7, 6), legacy_operations)
+    one("own-class.keras", "MyModel(inputs, outputs) with a training step of its own", own_class)
+    one("own-class.h5", "the same in Keras 3's legacy HDF5", own_class)
+    one("own-class-nested.keras", "the same within another model", lambda: nested(make=own_base))
     one("renamed-zip.h5", "a Keras 3 zip called .h5", nested, kind="keras")
 
 
@@ -1098,6 +1157,10 @@ def bad_files():
            bytes_of(with_layer(L.TimeDistributed(L.Conv1D(3, 3), name="over_time"), L.Reshape((3, 3)), L.LSTM(9, name="memory"),
                                L.Reshape((3, 1, 3)))),
            ["over_time", "TimeDistributed", "memory", "LSTM"], layers=[["over_time", "TimeDistributed"], ["memory", "LSTM"]])
+    refuse("bad-cast.keras", "whole numbers on the way", "unsupported",
+           bytes_of(with_layer(lambda x: ops.cast(ops.cast(x * 4.0, "int32"), "float32"))), ["cast", "int32"], layers=[["cast", "Cast"]])
+    refuse("bad-activation-lambda.keras", "Python as an activation", "unsupported",
+           bytes_of(with_layer(L.Conv2D(3, 1, activation=lambda x: x * 2.0, name="twice"))), ["twice", "Python code"], layers=[["twice", "Conv2D"]])
     keras.utils.clear_session()
     subclassed = Subclassed(name="own_model")
     subclassed(np.zeros((1, 8, 8, 3), np.float32))
@@ -1113,6 +1176,49 @@ def bad_files():
 
     # Bombs.
     huge = 1 << 40
+
+    def instead(shape, *settings):
+        """The layer `pool` replaced by others, on an input of another shape."""
+        def apply(config):
+            kept = layer_of(config, "image")
+            kept["config"]["batch_shape"] = [None, *shape]
+            layers, last = [kept], "image"
+            for n, (kind, options) in enumerate(settings):
+                node = json.loads(json.dumps(layer_of(config, "conv")["inbound_nodes"]))
+                node[0]["args"][0]["config"]["keras_history"][0] = last
+                last = f"layer{n}"
+                layers.append({"module": "keras.layers", "class_name": kind, "name": last, "config": {"name": last, **options}, "inbound_nodes": node})
+            config["config"].update(layers=layers, output_layers=[[last, 0, 0]])
+        return rewrite(good, config=apply)
+
+    refuse("bad-huge-nearest.keras", "nearest rows, 2^31 of them", "limits",
+           instead((8, 8, 1), ("Resizing", {"height": 1 << 31, "width": 1, "interpolation": "nearest"})), ["layer0"])
+    refuse("bad-huge-up-sampling.keras", "2^27 times as many rows", "limits",
+           instead((8, 8, 1), ("UpSampling2D", {"size": [1 << 27, 1], "interpolation": "nearest"})), ["layer0"])
+    refuse("bad-huge-ones.keras", "LayerNormalization without a scale over 2^32 values", "limits",
+           instead((8192, 8192, 64), ("Flatten", {}), ("LayerNormalization", {"scale": False, "center": False})), ["layer1"])
+    refuse("bad-huge-resizing.keras", "200 matrices of 256 MB", "limits",
+           instead((8000, 1, 1), *[("Resizing", {"height": 8000 - n % 2, "width": 1}) for n in range(200)]), ["layer"])
+
+    def exponential(config):
+        inner, tensor = json.loads(json.dumps(config)), layer_of(config, "conv")["inbound_nodes"][0]["args"][0]
+        image = layer_of(config, "image")
+
+        def node(layer, call):
+            return {"args": [{**tensor, "config": {**tensor["config"], "keras_history": [layer, call, 0]}}], "kwargs": {}}
+
+        drop = {"module": "keras.layers", "class_name": "Dropout", "name": "drop", "config": {"name": "drop"}, "inbound_nodes": [node("image", 0)]}
+        inner["config"].update(layers=[image, drop], output_layers=[["drop", 0, 0]])
+        for _ in range(18):
+            inner["name"] = "inner"
+            inner["inbound_nodes"] = [node("image", 0)] + [node("inner", n) for n in range(5)]
+            inner = {**config, "config": {**config["config"], "layers": [image, inner], "output_layers": [["inner", 5, 0]]}}
+        return inner
+
+    refuse("bad-exponential.keras", "models that call each other six times, 18 deep, around a layer that does nothing", "limits",
+           rewrite(good, config=exponential))
+    refuse("bad-outputs.keras", "300000 outputs", "limits",
+           rewrite(good, config=lambda c: c["config"].update(output_layers=[["logits", 0, 0]] * 300_000)))
     refuse("bad-huge-input.keras", "an input of 2^31 x 2^31", "limits", change("image", "batch_shape", [None, 1 << 31, 1 << 31, 3]), ["image"])
     refuse("bad-huge-overflow.keras", "an input whose size does not fit 64 bits", "limits",
            change("image", "batch_shape", [None, 1 << 62, 1 << 62, 3]), ["image"])

@@ -220,6 +220,14 @@ def lambdas(x):
             tf.concat([small, small * small], axis=-1), tf.math.multiply(small, tf.nn.sigmoid(small))]
 
 
+def functions(x):
+    """TFOpLambda with arguments that change what is computed."""
+    small = L.AveragePooling2D(3)(L.Conv2D(4, 3, padding="same", name="conv")(x)) * 3.0
+    return [tf.nn.softmax(small, axis=1), tf.nn.softmax(small), tf.nn.leaky_relu(small, 0.3), tf.nn.leaky_relu(small),
+            tf.nn.gelu(small, approximate=True), tf.nn.gelu(small), tf.nn.log_softmax(small, 2), tf.cast(small, tf.float32),
+            K.activations.softmax(small, axis=1), K.activations.gelu(small, True)]
+
+
 def preprocess_input(module):
     def body(x):
         return L.Conv2D(3, 3, 2, name="conv")(L.Rescaling(1 / 30)(module.preprocess_input(L.Rescaling(127.5, offset=127.5)(x)))
@@ -287,6 +295,9 @@ def cases():
     accept("k2-preprocessing.keras", "Keras 2: preprocessing layers", lambda: functional((9, 8, 3), preprocessing), small)
     accept("k2-softmax.keras", "Keras 2: ends in a softmax", lambda: functional((9, 8, 3), lambda x: L.Conv2D(3, 3, 2)(x), "softmax"), small, final="softmax")
     accept("k2-oplambda.keras", "Keras 2: operations of TensorFlow as TFOpLambda", lambda: functional((9, 9, 3), lambdas), (1, 9, 9, 3))
+    accept("k2-functions.keras", "Keras 2: functions of TensorFlow with arguments", lambda: functional((9, 9, 3), functions), (1, 9, 9, 3))
+    accept("k2-random-crop.keras", "Keras 2: RandomCrop, which resizes the largest window at inference", lambda: functional((9, 8, 3), lambda x: [
+        L.RandomCrop(5, 5)(x), L.RandomCrop(4, 3)(x), L.RandomCrop(12, 5)(x)]), small)
     for name in ("mobilenet_v2", "resnet50", "densenet"):
         accept(f"k2-preprocess-{name.replace('_', '-')}.{'keras' if name == 'mobilenet_v2' else 'h5'}", f"Keras 2: {name}.preprocess_input inside the model",
                lambda: functional((9, 8, 3), preprocess_input(getattr(K.applications, name))), small)

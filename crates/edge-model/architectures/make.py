@@ -38,9 +38,12 @@ DEFAULTS = {"data_format": "channels_last", "strides": [1, 1], "dilation_rate": 
 
 
 def call(node):
-    """Keras 2's short spelling where it says the same."""
+    """Keras 2's short spelling where it says the same: for one argument, a tensor or a list of tensors. Two tensors are the operands
+    of an operation, which the short spelling would make a list of."""
     args = node["args"]
-    tensors = args[0] if len(args) == 1 and isinstance(args[0], list) else args
+    if len(args) != 1:
+        return node
+    tensors = args[0] if isinstance(args[0], list) else args
     history = [t.get("config", {}).get("keras_history") for t in tensors if isinstance(t, dict)]
     if len(history) == len(tensors) and all(history) and not {k: v for k, v in node["kwargs"].items() if v is not None and k != "mask"}:
         return history
@@ -59,10 +62,11 @@ def slim(value):
         config = {k: v for k, v in config.items()
                   if v is not None and not k.endswith(ENDS) and (k not in DROP or operation and k != "name") and defaults.get(k) != v}
     out = {"class_name": value["class_name"], "name": value.get("name") or value["config"]["name"], "config": config}
-    if value.get("module", "").startswith("keras.src.ops"):
-        out["module"] = value["module"]
     if value.get("inbound_nodes"):
         out["inbound_nodes"] = [call(n) for n in value["inbound_nodes"]]
+    # Keras 3's long spelling without a module would be taken for an operation.
+    if value.get("module", "").startswith("keras.src.ops") or any(isinstance(n, dict) for n in out.get("inbound_nodes", ())):
+        out["module"] = value["module"]
     return out
 
 

@@ -18,7 +18,6 @@ const IR_VERSION: i64 = 8;
 const MAX_NODES: usize = 200_000;
 
 /// Nodes in the order of computation, and their constants. Every value has one name, and so has its node.
-#[derive(Default)]
 pub struct Graph {
     pub nodes: Vec<NodeProto>,
     pub constants: Vec<TensorProto>,
@@ -29,6 +28,8 @@ pub struct Graph {
     repeats: HashMap<String, usize>,
     /// Constants that several calls of a layer share: (layer's path, what it is) -> name.
     pub shared: HashMap<(String, String), String>,
+    /// Bytes that constants may still take. Settings of a few bytes can ask for any number of values.
+    budget: Option<usize>,
 }
 
 /// An integer attribute.
@@ -54,6 +55,28 @@ pub fn string(name: &str, s: &str) -> AttributeProto {
 }
 
 impl Graph {
+    /// An empty graph whose constants may take so many bytes.
+    pub fn new(budget: usize) -> Graph {
+        Graph {
+            nodes: vec![],
+            constants: vec![],
+            names: HashSet::new(),
+            index: HashMap::new(),
+            repeats: HashMap::new(),
+            shared: HashMap::new(),
+            budget: Some(budget),
+        }
+    }
+
+    /// Whether a constant of so many values, each of so many bytes, still fits; to be asked before the values are made.
+    pub fn room(&self, values: usize, bytes: usize) -> Result<(), String> {
+        let wanted = values.checked_mul(bytes);
+        match self.budget.zip(wanted).is_some_and(|(left, wanted)| wanted <= left) {
+            true => Ok(()),
+            false => Err(format!("a constant of {values} values is more than the import has room for")),
+        }
+    }
+
     /// `wanted` itself, or with a number where that is taken.
     pub fn fresh(&mut self, wanted: &str) -> String {
         let wanted = if wanted.is_empty() { "unnamed" } else { wanted };
@@ -76,6 +99,9 @@ impl Graph {
     ) -> Result<String, String> {
         if self.nodes.len() >= MAX_NODES {
             return Err(format!("the network has more than {MAX_NODES} operations"));
+        }
+        if self.budget.is_none() {
+            return Err("the constants of the network are more than the import has room for".into());
         }
         let name = self.fresh(name);
         self.nodes.push(NodeProto {
@@ -102,6 +128,11 @@ impl Graph {
 
     fn constant(&mut self, name: &str, dims: &[usize], kind: DataType, raw_data: Vec<u8>) -> String {
         let name = self.fresh(name);
+        // The node that is to read it says that it was too large.
+        self.budget = self.budget.and_then(|left| left.checked_sub(raw_data.len()));
+        if self.budget.is_none() {
+            return name;
+        }
         self.index.insert(name.clone(), self.constants.len());
         self.constants.push(TensorProto {
             name: name.clone(),
@@ -187,4 +218,20 @@ pub fn floats_to_raw(values: &[f32]) -> Vec<u8> {
 /// The reverse of [`floats_to_raw`].
 pub fn raw_to_floats(raw: &[u8]) -> Vec<f32> {
     raw.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_have_a_budget() {
+        let mut graph = Graph::new(20);
+        assert!(graph.room(5, 4).is_ok() && graph.room(6, 4).is_err() && graph.room(usize::MAX, 8).is_err());
+        graph.floats("a", &[4], &[0.0; 4]);
+        graph.op("Relu", "b", &["a"], vec![]).unwrap();
+        graph.longs("c", &[1]);
+        assert!(graph.op("Relu", "d", &["c"], vec![]).is_err());
+        assert_eq!(graph.constants.len(), 1);
+    }
 }

@@ -64,6 +64,8 @@ pub struct MemoryFile {
     file: Hdf5File,
     /// Bytes that may still be read, so that a small file cannot ask for much memory.
     budget: std::cell::Cell<usize>,
+    /// The file's size in bytes.
+    pub length: usize,
 }
 
 impl MemoryFile {
@@ -78,7 +80,7 @@ impl MemoryFile {
         // Each chunk is read once; a cache would only hold memory.
         let options = options.with_chunk_cache_bytes(0);
         let file = Hdf5File::from_owner(bytes, options).map_err(|e| e.to_string())?;
-        Ok(MemoryFile { file, budget: budget.into() })
+        Ok(MemoryFile { file, budget: budget.into(), length })
     }
 
     fn group(&self, path: &str) -> Result<Option<Group>, String> {

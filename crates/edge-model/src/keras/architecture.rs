@@ -4,8 +4,8 @@
 
 use super::archive::Archive;
 use super::config::Model;
-use super::weights::Weights;
-use crate::ImportError;
+use super::weights::{self, Weights};
+use crate::{ImportError, LayerName};
 use serde_json::Value as Json;
 use std::io::{Cursor, Read};
 
@@ -27,11 +27,25 @@ pub fn names() -> Vec<String> {
 }
 
 impl Architecture {
+    /// Its name as the descriptions have it.
+    fn plain_name(&self) -> String {
+        self.name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase()
+    }
+
+    /// What weights do not tell and has to be assumed.
+    pub(super) fn note(&self) -> Option<String> {
+        // Source: Keras 3.15 `applications/efficientnet.py`: a Rescaling by 1/sqrt(std) for weights="imagenet" only.
+        self.plain_name().starts_with("efficientnetb").then(|| {
+            "built as for the ImageNet weights, where a layer divides the input by the root of ImageNet's deviation; a \
+             network trained from weights=None has no such layer: save that whole, with model.save()"
+                .into()
+        })
+    }
+
     /// Its layers.
     pub(super) fn model(&self) -> Result<Model, ImportError> {
         let broken = |e: String| ImportError::Architecture(format!("the description of {}: {e}", self.name));
-        let name: String =
-            self.name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+        let name = self.plain_name();
         let mut zip = zip::ZipArchive::new(Cursor::new(DESCRIPTIONS)).map_err(|e| broken(e.to_string()))?;
         if zip.index_for_name(&name).is_none() {
             let known = names().join(", ");
@@ -65,6 +79,23 @@ impl Architecture {
     }
 }
 
+/// The error where the weights hardly have a layer of the architecture: then they are of another one.
+pub(super) fn doubt(error: ImportError, architecture: Option<&Architecture>, model: &Model) -> ImportError {
+    match (error, architecture) {
+        (ImportError::NoWeights(missing), Some(architecture)) if 2 * missing.len() > weights::layers(model) => {
+            let named: Vec<String> = missing.iter().take(3).map(LayerName::to_string).collect();
+            ImportError::Architecture(format!(
+                "the weights seem to be of another architecture than {}, or of a model of your own, which is to be saved \
+                 whole with model.save(); the file lacks those of {} layers: {}, …",
+                architecture.name,
+                missing.len(),
+                named.join(", ")
+            ))
+        }
+        (error, _) => error,
+    }
+}
+
 /// Fits the classifier to the number of classes of the weights, which need not be ImageNet's.
 pub(super) fn set_classes(model: &mut Model, archive: &Archive) -> Result<(), ImportError> {
     let classes = {
@@ -86,7 +117,10 @@ pub(super) fn set_classes(model: &mut Model, archive: &Archive) -> Result<(), Im
 
 #[cfg(test)]
 mod tests {
+    use super::super::ImportOptions;
+    use super::super::lower::lower;
     use super::*;
+    use crate::hdf5::{Hdf5, Members};
 
     #[test]
     fn every_network_can_be_read_with_and_without_its_top() {
@@ -102,6 +136,86 @@ mod tests {
                 assert_eq!(model.layers.iter().any(classifier), top && !mobile, "{name}");
             }
         }
+    }
+
+    struct Nothing;
+
+    impl Hdf5 for Nothing {
+        fn strings(&self, _: &str, _: &str) -> Result<Option<Vec<String>>, String> {
+            Ok(None)
+        }
+        fn members(&self, _: &str) -> Result<Option<Members>, String> {
+            Ok(None)
+        }
+        fn shape(&self, _: &str) -> Result<Option<Vec<usize>>, String> {
+            Ok(None)
+        }
+        fn floats(&self, _: &str) -> Result<Vec<f32>, String> {
+            Err("there is nothing".into())
+        }
+    }
+
+    #[test]
+    fn every_kind_of_network_becomes_a_graph() {
+        // One of each family: the others are the same with more layers, and take long.
+        for name in [
+            "Xception",
+            "ResNet50",
+            "ResNet50V2",
+            "InceptionV3",
+            "InceptionResNetV2",
+            "MobileNet",
+            "MobileNetV2",
+            "MobileNetV3Small",
+            "DenseNet121",
+            "NASNetMobile",
+            "EfficientNetB0",
+            "EfficientNetV2B0",
+            "ConvNeXtTiny",
+        ] {
+            for top in [true, false] {
+                let architecture = Architecture { name: name.into(), top };
+                let model = architecture.model().unwrap();
+                super::super::refuse_unsupported(&model, false).unwrap();
+                let options = ImportOptions {
+                    size: (!top).then_some((96, 96)),
+                    architecture: Some(architecture),
+                    ..ImportOptions::default()
+                };
+                let built = lower(&model, &Weights::zeros(&Nothing), &options, false, 1 << 30, &mut |_| {});
+                assert!(built.is_ok_and(|b| b.outputs.len() == 1), "{name} {top}");
+            }
+        }
+    }
+
+    #[test]
+    fn operations_of_every_network_have_their_operands() {
+        for name in names() {
+            let model = Architecture { name: name.clone(), top: true }.model().unwrap();
+            let binary = ["ops.Add", "ops.Multiply", "ops.Subtract", "ops.TrueDivide"];
+            for layer in model.layers.iter().filter(|l| binary.contains(&l.class.as_str())) {
+                assert!(layer.calls.iter().all(|c| c.args.len() == 2), "{name}: {}", layer.name);
+            }
+        }
+    }
+
+    #[test]
+    fn weights_of_something_else_are_called_so() {
+        let architecture = Architecture { name: "vgg16".into(), top: true };
+        let model = architecture.model().unwrap();
+        let missing = |n| {
+            let layer = LayerName { name: "conv".into(), class: "Conv2D".into() };
+            doubt(ImportError::NoWeights(vec![layer; n]), Some(&architecture), &model).to_string()
+        };
+        assert!(missing(9).starts_with("the weights seem to be of another architecture than vgg16"));
+        assert!(missing(3).starts_with("the file lacks"));
+    }
+
+    #[test]
+    fn what_efficientnet_weights_leave_open_is_said() {
+        let note = |name: &str| Architecture { name: name.into(), top: true }.note();
+        assert!(note("EfficientNet-B0").unwrap().contains("ImageNet"));
+        assert_eq!(note("EfficientNetV2B0"), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 use crate::{ImportError, LayerName};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 
 /// More layers than any network has; a bound for what a file may ask for.
 const MAX_LAYERS: usize = 50_000;
@@ -26,6 +27,8 @@ pub struct Model {
     pub inputs: Vec<Source>,
     /// The values that are its outputs, in order.
     pub outputs: Vec<Source>,
+    /// Its class, such as `Functional`.
+    pub class: String,
     /// Whether Keras keeps it as a list of layers rather than as a graph.
     pub sequential: bool,
 }
@@ -102,7 +105,8 @@ impl Model {
     /// Reads a model's JSON: `{"class_name": "Functional", "config": {...}}`.
     pub fn parse(text: &[u8]) -> Result<Model, ImportError> {
         // serde_json refuses more than 128 levels, so no recursion below can run away.
-        let value: Value = serde_json::from_slice(text).map_err(|e| ImportError::Config(format!("not JSON: {e}")))?;
+        let text = without_infinities(text);
+        let value: Value = serde_json::from_slice(&text).map_err(|e| ImportError::Config(format!("not JSON: {e}")))?;
         Model::read(&value)
     }
 
@@ -160,15 +164,64 @@ fn class_of(value: &Value) -> Result<String, String> {
     })
 }
 
+/// An operation of `keras.ops` in the .h5 of Keras 3, which drops the module that tells it from the layer of the same
+/// name. Every layer writes whether it is trainable; no operation does.
+fn is_bare_operation(value: &Value) -> bool {
+    let calls = value.get("inbound_nodes").and_then(Value::as_array);
+    let config = value.get("config").and_then(Value::as_object);
+    value.get("module").is_none()
+        && calls.is_some_and(|c| c.iter().any(Value::is_object))
+        && config.is_some_and(|c| ["trainable", "layers", "batch_shape"].iter().all(|k| !c.contains_key(*k)))
+}
+
 fn is_model(class: &str, config: &Value) -> bool {
-    matches!(class, "Functional" | "Model" | "Sequential") && (config.get("layers").is_some() || config.is_array())
+    is_plain_model(class) && (config.get("layers").is_some() || config.is_array()) || is_functional(config)
+}
+
+/// Whether a model's class is one of Keras' own, which compute what their layers say and nothing else.
+pub fn is_plain_model(class: &str) -> bool {
+    matches!(class, "Functional" | "Model" | "Sequential")
+}
+
+/// Whether the settings list layers and their ends. A class of somebody's own does so, too, where it was made as
+/// `MyModel(inputs, outputs)`; mostly it has a training step of its own and nothing else.
+fn is_functional(config: &Value) -> bool {
+    ["layers", "input_layers", "output_layers"].iter().all(|k| config.get(k).is_some_and(Value::is_array))
+}
+
+/// JSON without the words that Python writes for numbers that JSON lacks. Infinity becomes the largest number, which is
+/// infinite once it is a float32; what is no number becomes a text, which nothing takes for one.
+fn without_infinities(text: &[u8]) -> Cow<'_, [u8]> {
+    let words: [(&[u8], &[u8]); 2] = [(b"Infinity", b"1.7976931348623157e308"), (b"NaN", b"\"NaN\"")];
+    if !words.iter().any(|(word, _)| text.windows(word.len()).any(|w| w == *word)) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let (mut at, mut quoted) = (0, false);
+    while let Some(&byte) = text.get(at) {
+        let word = words.iter().find(|(word, _)| !quoted && text[at..].starts_with(word));
+        let (from, to) = word.copied().unwrap_or((&text[at..=at], &text[at..=at]));
+        out.extend_from_slice(to);
+        at += from.len();
+        match byte {
+            b'"' => quoted = !quoted,
+            // Whatever is escaped ends no text.
+            b'\\' if quoted => {
+                out.extend(text.get(at));
+                at += 1;
+            }
+            _ => {}
+        }
+    }
+    Cow::Owned(out)
 }
 
 fn model(class: &str, config: &Value, build: Option<&Value>, limits: &mut Limits) -> Result<Model, String> {
-    match class {
+    let made = match class {
         "Sequential" => sequential(config, build, limits),
         _ => functional(config, limits),
-    }
+    };
+    made.map(|model| Model { class: class.into(), ..model })
 }
 
 fn name_of(config: &Value) -> Option<String> {
@@ -177,7 +230,10 @@ fn name_of(config: &Value) -> Option<String> {
 
 fn layer(value: &Value, limits: &mut Limits) -> Result<Layer, String> {
     limits.layers = limits.layers.checked_sub(1).ok_or("it has more layers than any network")?;
-    let class = class_of(value)?;
+    let mut class = class_of(value)?;
+    if is_bare_operation(value) {
+        class = format!("ops.{class}");
+    }
     let config = value.get("config").unwrap_or(&Value::Null);
     let name = value.get("name").and_then(Value::as_str).map(String::from).or_else(|| name_of(config));
     let name = name.ok_or_else(|| format!("a layer of the class {class} has no name"))?;
@@ -234,6 +290,7 @@ fn sequential(config: &Value, build: Option<&Value>, limits: &mut Limits) -> Res
         inputs: layers.first().map(end).unwrap_or_default(),
         outputs: layers.last().map(end).unwrap_or_default(),
         layers,
+        class: String::new(),
         sequential: true,
     })
 }
@@ -265,6 +322,7 @@ fn functional(config: &Value, limits: &mut Limits) -> Result<Model, String> {
         inputs: ends("input_layers")?,
         outputs: ends("output_layers")?,
         layers,
+        class: String::new(),
         sequential: false,
     };
     count_calls_from_zero(&mut model);
@@ -400,5 +458,32 @@ fn old_kwarg(value: &Value) -> Arg {
             Arg::List(values.iter().map(old_kwarg).collect())
         }
         _ => Arg::Json(value.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn infinities_outside_of_texts_become_numbers() {
+        let text = br#"{"a": [Infinity, -Infinity, NaN], "NaN\"": "Infinity \\", "b": Infinity}"#;
+        let value: Value = serde_json::from_slice(&without_infinities(text)).unwrap();
+        let wanted = serde_json::json!({"a": [f64::MAX, f64::MIN, "NaN"], "NaN\"": "Infinity \\", "b": f64::MAX});
+        assert_eq!(value, wanted);
+        assert!(matches!(without_infinities(b"{}"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn operations_of_keras_3s_h5_are_told_from_layers() {
+        let nodes =
+            r#""inbound_nodes": [{"args": [{"class_name": "__keras_tensor__", "config": {}}, 2.0], "kwargs": {}}]"#;
+        let class = |config: &str| {
+            let text = format!(r#"{{"class_name": "Add", "name": "add", "config": {config}, {nodes}}}"#);
+            let mut limits = Limits { layers: 1, calls: 1 };
+            layer(&serde_json::from_str(&text).unwrap(), &mut limits).unwrap().class
+        };
+        assert_eq!(class(r#"{"name": "add"}"#), "ops.Add");
+        assert_eq!(class(r#"{"name": "add", "trainable": true}"#), "Add");
     }
 }

@@ -41,6 +41,11 @@ impl Cx<'_> {
         self.graph.floats(&format!("{}/{part}", self.name), dims, values)
     }
 
+    /// Whether there is room for a constant of so many float32 values; to be asked before they are made.
+    pub fn room(&self, values: usize) -> Result<(), String> {
+        self.graph.room(values, 4)
+    }
+
     /// Adds a scalar.
     pub fn scalar(&mut self, part: &str, value: f64) -> String {
         self.floats(part, &[], &[value as f32])

@@ -4,9 +4,11 @@
 //! wants 0…255 as it is; else the family decides, known by the name of the model or by the names of layers that only
 //! this family has. Source: Keras 3.15 `applications/*.py`.
 
-use super::config::{Layer, Model};
+use super::config::{Arg, Call, Layer, Model};
+use super::weights::snake_case;
 use edge_package::{Metadata, preprocess_json};
 use edge_vision::Preprocess;
+use serde_json::Value as Json;
 use std::collections::HashSet;
 
 /// What can be inferred, and a note that says so.
@@ -34,22 +36,48 @@ fn preprocess(model: &Model) -> Option<(Preprocess, String)> {
     names.iter().find_map(|n| by_name(n)).or_else(|| by_layers(&layers)).map(known)
 }
 
-/// A layer before the first weights that scales values: then nobody else is to do it.
+/// A layer before the first weights that scales values or turns the order of the channels: then nobody else is to do it.
 fn scales_itself(model: &Model) -> Option<String> {
     let mut found = None;
     let mut weights = false;
     model.walk("", &mut |path, layer: &Layer| {
-        let function = layer.config.get("function").and_then(|f| f.as_str()).unwrap_or_default();
-        let arithmetic = ["truediv", "divide", "subtract", "multiply", "bias_add"];
-        let scales = matches!(layer.class.as_str(), "Rescaling" | "Normalization" | "ops.TrueDivide" | "ops.Divide")
-            || matches!(layer.class.as_str(), "ops.Subtract" | "ops.Multiply")
-            || arithmetic.iter().any(|f| function.ends_with(f));
+        let scales = matches!(layer.class.as_str(), "Rescaling" | "Normalization") || calculates(layer);
         weights |= layer.class.contains("Conv") || layer.class == "Dense";
         if scales && !weights && found.is_none() {
             found = Some(path.to_string());
         }
     });
     found
+}
+
+/// An operation of keras.ops or TensorFlow that calculates with a constant, or turns the order of channels.
+fn calculates(layer: &Layer) -> bool {
+    let path = match (layer.class.strip_prefix("ops."), layer.config.get("function").and_then(|f| f.as_str())) {
+        (Some(class), _) => snake_case(class),
+        (None, Some(function)) => function.into(),
+        (None, None) => return false,
+    };
+    let constant = |call: &Call| call.sources().len() < 2;
+    match path.rsplit('.').next().unwrap_or_default().trim_matches('_') {
+        // `x[..., i]` for each channel, stacked in another order, and `x[..., ::-1]`: RGB becomes BGR.
+        "stack" => true,
+        "get_item" | "getitem" => {
+            layer.calls.iter().any(|c| c.args.iter().chain(c.kwargs.iter().map(|(_, a)| a)).any(backwards))
+        }
+        "add" | "radd" | "bias_add" | "subtract" | "sub" | "rsub" | "multiply" | "mul" | "rmul" | "scalar_mul"
+        | "true_divide" | "truediv" | "divide" | "realdiv" => layer.calls.iter().any(constant),
+        _ => false,
+    }
+}
+
+/// Whether there is a slice with the step -1.
+fn backwards(arg: &Arg) -> bool {
+    match arg {
+        Arg::Tensor(_) => false,
+        Arg::List(args) => args.iter().any(backwards),
+        Arg::Json(Json::Array(list)) => list.iter().any(|v| backwards(&Arg::Json(v.clone()))),
+        Arg::Json(value) => value.get("config").unwrap_or(value).get("step").and_then(Json::as_i64) == Some(-1),
+    }
 }
 
 /// By the name that keras.applications gives its models.
@@ -106,4 +134,41 @@ fn by_layers(layers: &HashSet<String>) -> Option<(&'static str, Preprocess)> {
     } else {
         return None;
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// A model called resnet50 that puts its input through these operations (class, its second argument, if any), then a
+    /// convolution.
+    fn behind(operations: &[(&str, Json)]) -> Option<Preprocess> {
+        let tensor = |from: &str| json!({"class_name": "__keras_tensor__", "config": {"keras_history": [from, 0, 0]}});
+        let mut layers = vec![json!({"class_name": "InputLayer", "name": "i", "config": {}})];
+        let mut last = "i".to_string();
+        for (n, (class, second)) in operations.iter().enumerate() {
+            let name = format!("op{n}");
+            let second = if *second == json!("itself") { tensor(&last) } else { second.clone() };
+            layers.push(json!({"class_name": class, "name": name, "config": {}, "module": "keras.src.ops.numpy",
+                "inbound_nodes": [{"args": [tensor(&last), second], "kwargs": {}}]}));
+            last = name;
+        }
+        layers.push(json!({"class_name": "Conv2D", "name": "c", "config": {}, "module": "keras.layers",
+            "inbound_nodes": [{"args": [tensor(&last)], "kwargs": {}}]}));
+        let model = json!({"class_name": "Functional", "config": {"name": "resnet50", "layers": layers,
+            "input_layers": [["i", 0, 0]], "output_layers": [["c", 0, 0]]}});
+        infer(&Model::read(&model).unwrap()).0.preprocess
+    }
+
+    #[test]
+    fn what_a_model_does_to_its_input_is_not_done_twice() {
+        let slice = |step: i64| json!([{"class_name": "__slice__", "config": {"step": step}}]);
+        assert_eq!(behind(&[]), Some(Preprocess::Caffe));
+        assert_eq!(behind(&[("Add", json!({"config": {"value": [-103.9, -116.8, -123.7]}}))]), Some(Preprocess::None));
+        assert_eq!(behind(&[("GetItem", slice(-1))]), Some(Preprocess::None));
+        assert_eq!(behind(&[("GetItem", slice(2))]), Some(Preprocess::Caffe));
+        assert_eq!(behind(&[("Stack", json!(null))]), Some(Preprocess::None));
+        assert_eq!(behind(&[("Add", json!("itself"))]), Some(Preprocess::Caffe));
+    }
 }

@@ -27,6 +27,11 @@ use prost::Message;
 use std::collections::HashSet;
 use weights::Weights;
 
+/// What the constants of the ONNX file may have in bytes, beyond what its weights take: matrices that resample, mostly.
+const CONSTANTS: usize = 256 << 20;
+/// How much larger the weights may become: half precision doubles, and a few layers repeat theirs with each call.
+const GROWTH: usize = 4;
+
 /// How to import.
 #[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
@@ -87,10 +92,13 @@ pub fn import(
         return Err(ImportError::Inputs(model.inputs.iter().map(|i| i.layer.clone()).collect()));
     }
     if options.architecture.is_some() {
-        architecture::set_classes(&mut model, &archive)?;
+        architecture::set_classes(&mut model, &archive)
+            .map_err(|e| architecture::doubt(e, options.architecture.as_ref(), &model))?;
     }
-    let weights = Weights::bind(&archive.weights, archive.root, &model, options.architecture.is_some())?;
-    let mut built = lower::lower(&model, &weights, options, old, progress)?;
+    let weights = Weights::bind(&archive.weights, archive.root, &model, options.architecture.is_some());
+    let weights = weights.map_err(|e| architecture::doubt(e, options.architecture.as_ref(), &model))?;
+    let budget = archive.weights.length.saturating_mul(GROWTH).saturating_add(CONSTANTS);
+    let mut built = lower::lower(&model, &weights, options, old, budget, progress)?;
     let mut notes = vec![format!(
         "{} of {} layers by {}, {:.1} MB",
         model.name,
@@ -98,6 +106,8 @@ pub fn import(
         archive.producer,
         length as f64 / 1e6
     )];
+    notes.extend(own_classes(&model));
+    notes.extend(options.architecture.as_ref().and_then(Architecture::note));
     notes.append(&mut built.notes);
     drop(weights);
     // The file's bytes are given back before the ONNX file, which is as large, is put together.
@@ -112,6 +122,22 @@ pub fn import(
     let parameters = proto.graph.iter().flat_map(|g| &g.initializer).map(|i| i.raw_data.len() / 4).sum();
     let onnx = proto.encode_to_vec();
     Ok(Imported { onnx, notes, name: model.name, nodes, parameters, metadata })
+}
+
+/// Notes about models whose class is Python code, of which the file has the layers only.
+fn own_classes(model: &Model) -> Vec<String> {
+    let mut classes = vec![model.class.clone()];
+    model.walk("", &mut |_, layer| classes.extend(layer.model.as_ref().map(|m| m.class.clone())));
+    classes.retain(|c| !c.is_empty() && !config::is_plain_model(c));
+    classes.sort_unstable();
+    classes.dedup();
+    let note = |class| {
+        format!(
+            "the model's class {class} is Python code; its layers are taken as the file lists them, as if it had no \
+             call() of its own"
+        )
+    };
+    classes.into_iter().map(note).collect()
 }
 
 /// All layers that cannot be converted, in one error.

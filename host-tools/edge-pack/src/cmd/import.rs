@@ -2,10 +2,10 @@
 
 use crate::recipe::{parse_input_size, parse_layout};
 use crate::{model, out};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use edge_model::keras::{Architecture, ImportOptions};
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(clap::Args)]
@@ -46,6 +46,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         architecture: args.architecture.clone().map(|name| Architecture { name, top: !args.no_top }),
     };
     let output = args.out.clone().unwrap_or_else(|| path.with_extension("onnx"));
+    if output == Path::new("-") {
+        bail!("-o -: the ONNX file cannot go to standard output; name a file");
+    }
+    if path.is_dir() {
+        bail!(
+            "{}: it is a directory; a Keras model is one file, as model.save(\"model.keras\") writes it",
+            path.display()
+        );
+    }
     out::not_an_input(&output, std::iter::once(path.as_path()))?;
     let bytes = model::read_whole(path)?;
     let imported = model::import_keras(path, bytes, &options)?;
@@ -72,4 +81,27 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         ))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_standard_output_nor_directories() {
+        let fail = |model: PathBuf, out: Option<&str>| {
+            let args = Args {
+                model,
+                out: out.map(PathBuf::from),
+                input_size: None,
+                layout: None,
+                architecture: None,
+                no_top: false,
+                json: false,
+            };
+            run(&args).unwrap_err().to_string()
+        };
+        assert!(fail("model.keras".into(), Some("-")).contains("standard output"));
+        assert!(fail(std::env::temp_dir(), Some("never.onnx")).contains("directory"));
+    }
 }

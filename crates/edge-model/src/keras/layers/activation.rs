@@ -52,6 +52,17 @@ pub enum Activation {
     Plain(&'static str),
 }
 
+/// What an activation is called that is Python code.
+const LAMBDA: &str = "lambda, Python code that is never run here; a function of keras.activations can be imported";
+
+/// Keras 3 writes the code of a lambda, in some versions without a word about what it is.
+fn is_lambda(object: &Map<String, Json>) -> bool {
+    match object.get("class_name") {
+        None => object.get("value").is_some_and(Json::is_array),
+        Some(class) => class == "__lambda__",
+    }
+}
+
 impl Activation {
     /// By a name of `keras.activations`; `old` is Keras 2's meaning.
     pub fn named(name: &str, old: bool) -> Option<Activation> {
@@ -94,7 +105,9 @@ impl Activation {
         let unknown = |what: &str| what.to_string();
         match setting {
             None | Some(Json::Null) => Ok(Activation::Linear),
+            Some(Json::String(name)) if name == "<lambda>" => Err(LAMBDA.into()),
             Some(Json::String(name)) => Activation::named(name, old).ok_or_else(|| unknown(name)),
+            Some(Json::Object(object)) if is_lambda(object) => Err(LAMBDA.into()),
             Some(Json::Object(object)) => {
                 let class = object.get("class_name").and_then(Json::as_str).unwrap_or("unknown");
                 let class = class.rsplit('>').next().unwrap_or(class);
@@ -146,37 +159,54 @@ impl Activation {
         })
     }
 
-    /// From an operation of `keras.ops.nn`.
-    pub fn of_operation(class: &str, config: &Map<String, Json>) -> Option<Activation> {
-        let value = |key: &str, default: f64| config.get(key).and_then(number).unwrap_or(default);
-        let axis = || config.get("axis").and_then(Json::as_i64).unwrap_or(-1);
-        Some(match class {
-            "Relu" => Activation::named("relu", false)?,
-            "ReLU" => Activation::Relu {
-                max: config.get("max_value").and_then(number),
-                slope: value("negative_slope", 0.0),
-                threshold: value("threshold", 0.0),
-            },
-            "Relu6" => Activation::named("relu6", false)?,
-            "LeakyRelu" => Activation::Relu { max: None, slope: value("negative_slope", 0.2), threshold: 0.0 },
-            "Elu" => Activation::Elu(value("alpha", 1.0)),
-            "Celu" => Activation::Celu(value("alpha", 1.0)),
-            "Softmax" => Activation::Softmax(vec![axis()]),
-            "LogSoftmax" => Activation::LogSoftmax(axis()),
-            "Glu" => Activation::Glu(axis()),
-            "Gelu" => Activation::Gelu { tanh: config.get("approximate").and_then(Json::as_bool).unwrap_or(true) },
-            "HardShrink" => Activation::Shrink { threshold: value("threshold", 0.5), bias: 0.0 },
-            "SoftShrink" => Activation::Shrink { threshold: value("threshold", 0.5), bias: value("threshold", 0.5) },
-            "Threshold" => {
-                Activation::Threshold { threshold: value("threshold", 0.0), default: value("default_value", 0.0) }
-            }
-            "Squareplus" => Activation::Squareplus(value("b", 4.0)),
+    /// From an operation of `keras.ops.nn`, whose settings have the names of the function's arguments; `None` where it is
+    /// no activation.
+    pub fn of_operation(class: &str, config: &Map<String, Json>) -> Option<Result<Activation, String>> {
+        let (relu, plain) =
+            (|slope| Activation::Relu { max: None, slope, threshold: 0.0 }, |name| Activation::named(name, false));
+        let start = match class {
+            "Relu" | "ReLU" => relu(0.0),
+            "Relu6" => plain("relu6")?,
+            "LeakyRelu" => relu(0.2),
+            "Gelu" => Activation::Gelu { tanh: true },
+            "Threshold" => Activation::Threshold { threshold: 0.0, default: 0.0 },
             "Exp" => Activation::Plain("Exp"),
-            _ => {
-                let snake = crate::keras::weights::snake_case(class);
-                Activation::named(&snake, false)?
+            _ => plain(&crate::keras::weights::snake_case(class))?,
+        };
+        // What Keras writes for every object is no argument.
+        let arguments = config.iter().filter(|(k, _)| !matches!(k.as_str(), "name" | "build_config"));
+        Some(start.with(arguments.map(|(k, v)| (k.as_str(), v))))
+    }
+
+    /// The function with the arguments of a call. Arguments that it does not have, or not so, are errors: what they ask for
+    /// would be lost.
+    pub fn with<'a>(mut self, arguments: impl Iterator<Item = (&'a str, &'a Json)>) -> Result<Activation, String> {
+        for (name, value) in arguments.filter(|(_, v)| !v.is_null()) {
+            let fail = || format!("its argument {name} is {value}, which is not possible here");
+            let one = || number(value).ok_or_else(fail);
+            let axes = || integers(value).filter(|a| !a.is_empty()).ok_or_else(fail);
+            let axis = || axes().and_then(|a| if a.len() == 1 { Ok(a[0]) } else { Err(fail()) });
+            match (&mut self, name) {
+                (Activation::Relu { slope, .. }, "negative_slope" | "alpha") => *slope = one()?,
+                (Activation::Relu { max, .. }, "max_value") => *max = Some(one()?),
+                (Activation::Relu { threshold, .. }, "threshold") => *threshold = one()?,
+                (Activation::Elu(alpha) | Activation::Celu(alpha), "alpha") => *alpha = one()?,
+                (Activation::Softmax(list), "axis" | "dim") => *list = axes()?,
+                (Activation::LogSoftmax(along) | Activation::Glu(along), "axis" | "dim") => *along = axis()?,
+                (Activation::Gelu { tanh }, "approximate") => *tanh = value.as_bool().ok_or_else(fail)?,
+                (Activation::Shrink { threshold, bias }, "threshold") => {
+                    // The soft one takes the threshold away, too.
+                    *bias = if *bias == 0.0 { 0.0 } else { one()? };
+                    *threshold = one()?;
+                }
+                (Activation::Threshold { threshold, .. }, "threshold") => *threshold = one()?,
+                (Activation::Threshold { default, .. }, "default_value") => *default = one()?,
+                (Activation::Squareplus(b), "b") => *b = one()?,
+                (Activation::Silu, "beta") if one()? == 1.0 => {}
+                _ => return Err(fail()),
             }
-        })
+        }
+        Ok(self)
     }
 
     /// Puts the function into the graph.
@@ -270,7 +300,9 @@ impl Activation {
 
 /// Limits to low…high.
 pub fn clip(cx: &mut Cx<'_>, x: &str, low: f64, high: f64) -> Result<String, String> {
-    let (low, high) = (cx.scalar("min", low), cx.scalar("max", high));
+    // Infinity limits nothing, and neither does the largest number, which every runtime takes.
+    let finite = |v: f64| v.clamp(f64::from(f32::MIN), f64::from(f32::MAX));
+    let (low, high) = (cx.scalar("min", finite(low)), cx.scalar("max", finite(high)));
     cx.op("Clip", "Clip", &[x, &low, &high], vec![])
 }
 
@@ -395,4 +427,40 @@ pub fn prelu(cx: &mut Cx<'_>, value: &Value) -> Result<Value, String> {
     let slope = cx.broadcast_constant("alpha", value, &shape, &alpha)?;
     let name = cx.op("PRelu", "PRelu", &[&value.name, &slope], vec![])?;
     Ok(value.like(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn arguments_of_functions_are_kept_or_refused() {
+        let with = |name: &str, arguments: Json| {
+            let arguments = arguments.as_object().unwrap().clone();
+            Activation::named(name, true).unwrap().with(arguments.iter().map(|(k, v)| (k.as_str(), v)))
+        };
+        assert_eq!(with("softmax", json!({"axis": [1, 2]})), Ok(Activation::Softmax(vec![1, 2])));
+        assert_eq!(with("softmax", json!({"axis": null})), Ok(Activation::Softmax(vec![-1])));
+        let relu = Activation::Relu { max: Some(3.0), slope: 0.1, threshold: 0.5 };
+        assert_eq!(with("relu", json!({"alpha": 0.1, "max_value": 3, "threshold": 0.5})), Ok(relu));
+        assert_eq!(with("gelu", json!({"approximate": true})), Ok(Activation::Gelu { tanh: true }));
+        assert_eq!(with("silu", json!({"beta": 1.0})), Ok(Activation::Silu));
+        for (name, arguments) in [
+            ("silu", json!({"beta": 2.0})),
+            ("softmax", json!({"axis": "last"})),
+            ("log_softmax", json!({"axis": [1, 2]})),
+            ("tanh", json!({"speed": 3})),
+        ] {
+            assert!(with(name, arguments).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn lambdas_are_called_python_code() {
+        for lambda in [json!({"value": ["4wEAAA", null, null]}), json!({"class_name": "__lambda__"}), json!("<lambda>")]
+        {
+            assert!(Activation::parse(Some(&lambda), false).unwrap_err().contains("Python code"));
+        }
+    }
 }

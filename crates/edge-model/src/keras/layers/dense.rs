@@ -10,8 +10,9 @@ pub fn dense(cx: &mut Cx<'_>, value: &Value) -> Result<Value, String> {
     let units = cx.count("units")?;
     let inputs = *value.shape.last().ok_or("there is nothing to multiply")?;
     elements(&[inputs, units])?;
-    let found = cx.variable_shape(0)?;
-    if found != [inputs, units] {
+    if let Ok(found) = cx.variable_shape(0)
+        && found != [inputs, units]
+    {
         return Err(format!(
             "its weights have the shape {found:?}, [{inputs}, {units}] is needed for its {inputs} inputs"
         ));
@@ -27,7 +28,8 @@ pub fn dense(cx: &mut Cx<'_>, value: &Value) -> Result<Value, String> {
     };
     if value.channels_first {
         // Of every pixel the same: a 1×1 convolution, and the picture stays as it lies.
-        let kernel = cx.weight("kernel", &[units, inputs, 1, 1], |cx| {
+        // A layer that also sees vectors has the same weights in two orders.
+        let kernel = cx.weight("pointwise_kernel", &[units, inputs, 1, 1], |cx| {
             let rows = cx.variable(0, &shape)?;
             Ok((0..units * inputs).map(|i| rows[i % inputs * units + i / inputs]).collect())
         })?;

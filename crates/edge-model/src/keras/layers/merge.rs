@@ -2,6 +2,7 @@
 //! batch.
 
 use crate::graph::int;
+use crate::keras::config::Arg;
 use crate::keras::cx::Cx;
 use crate::keras::value::{Value, elements};
 
@@ -54,6 +55,21 @@ pub fn merge(cx: &mut Cx<'_>, values: &[Value]) -> Result<Value, String> {
         "Minimum" => ("Min", false),
         other => return Err(format!("{other} merges nothing")),
     };
+    // The layer takes one list. Keras 3's .h5 writes operations of keras.ops with the names of layers.
+    let tensors = |a: &Arg| match a {
+        Arg::List(list) => list.iter().all(|a| matches!(a, Arg::Tensor(_))),
+        Arg::Tensor(_) => true,
+        Arg::Json(_) => false,
+    };
+    let named = cx.call.kwargs.iter().filter(|(k, _)| k == "inputs").map(|(_, a)| a);
+    let given: Vec<&Arg> = cx.call.args.iter().chain(named).collect();
+    if given.len() != 1 || !given.into_iter().all(tensors) {
+        return Err(
+            "it is called with other arguments than one list of tensors; an operation of keras.ops that was saved \
+                    as .h5, which loses what it is? Save the model as .keras"
+                .into(),
+        );
+    }
     let [first, rest @ ..] = values else { return Err("it has no input".into()) };
     if operator == "Sub" && rest.len() != 1 {
         return Err(format!("it subtracts two inputs, {} are given", values.len()));

@@ -10,6 +10,7 @@ pub mod ops;
 pub mod pool;
 pub mod resize;
 pub mod shape;
+pub mod slice;
 
 use super::config::{Arg, Call, Layer};
 use super::cx::Cx;
@@ -55,7 +56,8 @@ fn find(class: &str) -> Option<Lowering> {
         "Cropping2D" => One(shape::cropping),
         "UpSampling2D" => One(resize::up_sampling),
         "Resizing" => One(resize::resizing),
-        "CenterCrop" | "RandomCrop" => One(resize::center_crop),
+        "CenterCrop" => One(resize::center_crop),
+        "RandomCrop" => One(resize::random_crop),
         "Flatten" => One(shape::flatten),
         "Reshape" => One(shape::reshape),
         "Permute" => One(shape::permute),
@@ -70,6 +72,7 @@ fn find(class: &str) -> Option<Lowering> {
         | "ActivityRegularization"
         | "StochasticDepth"
         | "Identity"
+        | "Pipeline"
         | "Layer"
         | "CutMix"
         | "MixUp"
@@ -128,6 +131,9 @@ pub fn unsupported(layer: &Layer, old: bool) -> Option<String> {
     if let Some(name) = activation::unknown(layer) {
         return with(&format!("the activation {name}"));
     }
+    if let Some(class) = busy_in_pipeline(layer) {
+        return with(&format!("{class}; a pipeline of layers that do nothing at inference can be imported"));
+    }
     let word = |key: &str| layer.config.get(key).and_then(|v| v.as_str());
     if matches!(layer.class.as_str(), "Resizing" | "UpSampling2D")
         && let Some(filter) = word("interpolation")
@@ -146,13 +152,26 @@ fn quantized(layer: &Layer) -> Option<String> {
     ["int4", "int8", "float8"].iter().any(|q| name.contains(q)).then(|| name.into())
 }
 
+/// Whether a layer of this class does nothing at inference.
+fn is_idle(class: &str) -> bool {
+    find(class).is_some_and(|l| matches!(l, Lowering::One(f) if std::ptr::fn_addr_eq(f, shape::identity as One)))
+}
+
+/// The class of a layer that does something at inference, in a `Pipeline`.
+fn busy_in_pipeline(layer: &Layer) -> Option<String> {
+    let inner = layer.config.get("layers").filter(|_| layer.class == "Pipeline")?.as_array()?;
+    let class = |l: &Json| l.get("class_name").and_then(Json::as_str).unwrap_or("an unknown layer").to_string();
+    // Keras 3 alone has pipelines, and its RandomCrop does nothing.
+    inner.iter().map(class).find(|c| c == "Pipeline" || c != "RandomCrop" && !is_idle(c))
+}
+
 /// A layer that does something else in training, and is called so at inference, too.
 fn in_training(layer: &Layer) -> bool {
     let training = |call: &Call| call.kwargs.iter().any(|(k, v)| k == "training" && *v == Arg::Json(Json::Bool(true)));
     let other = layer.model.is_some()
+        || layer.class == "RandomCrop"
         || matches!(layer.class.as_str(), "BatchNormalization" | "SyncBatchNormalization" | "BatchNormalizationV1")
-        || find(&layer.class)
-            .is_some_and(|l| matches!(l, Lowering::One(f) if std::ptr::fn_addr_eq(f, shape::identity as One)));
+        || is_idle(&layer.class);
     other && layer.calls.iter().any(training)
 }
 

@@ -122,7 +122,10 @@ pub fn layer(cx: &mut Cx<'_>, value: &Value) -> Result<Value, String> {
         let size = elements(&stored)?;
         let scale = match gamma {
             Some(i) => cx.variable(i, &stored)?,
-            None => vec![1.0; size],
+            None => {
+                cx.room(size)?;
+                vec![1.0; size]
+            }
         };
         let scale = cx.floats("gamma", &stored, &scale);
         let mut inputs = vec![value.name.clone(), scale];
@@ -141,7 +144,11 @@ pub fn layer(cx: &mut Cx<'_>, value: &Value) -> Result<Value, String> {
             let (off, variance) = centred(cx, &value.name, &reduced)?;
             divided(cx, &off, &variance, epsilon)?
         }
-        true => root_mean_square(cx, &value.name, &reduced, epsilon)?,
+        // Divided by the deviation as Keras 3 does it, not by the root of the mean square.
+        true => {
+            let (_, variance) = centred(cx, &value.name, &reduced)?;
+            divided(cx, &value.name, &variance, epsilon)?
+        }
     };
     scaled(cx, value.like(normal), gamma, beta, &stored, &shape)
 }
@@ -237,11 +244,12 @@ pub fn normalization(cx: &mut Cx<'_>, value: &Value) -> Result<Value, String> {
             (wide(cx.variable(0, &stored)?), wide(cx.variable(1, &stored)?))
         }
     };
-    let stretch = |v: Vec<f64>| if v.len() == 1 { vec![v[0]; size] } else { v };
-    let mean: Vec<f32> = stretch(mean).into_iter().map(|v| v as f32).collect();
-    let deviation: Vec<f32> = stretch(variance).into_iter().map(|v| v.sqrt().max(EPSILON) as f32).collect();
-    let mean = cx.broadcast_constant("mean", value, &shape, &mean)?;
-    let deviation = cx.broadcast_constant("deviation", value, &shape, &deviation)?;
+    // One number is for all values.
+    let side = |v: &[f32]| if v.len() == 1 { vec![1; value.shape.len()] } else { shape.clone() };
+    let mean: Vec<f32> = mean.into_iter().map(|v| v as f32).collect();
+    let deviation: Vec<f32> = variance.into_iter().map(|v| v.sqrt().max(EPSILON) as f32).collect();
+    let mean = cx.broadcast_constant("mean", value, &side(&mean), &mean)?;
+    let deviation = cx.broadcast_constant("deviation", value, &side(&deviation), &deviation)?;
     let name = if cx.flag("invert", false) {
         let wide = cx.op("Mul", "Mul", &[&value.name, &deviation], vec![])?;
         cx.op("Add", "Add", &[&wide, &mean], vec![])?

@@ -2,7 +2,7 @@
 //! its layers. Sources: Keras 3.15 `ops/numpy.py`, `ops/nn.py`, `ops/core.py`; tf.keras 2.15 `layers/core/tf_op_layer.py`.
 
 use super::activation::Activation;
-use super::{merge, pool, shape};
+use super::{merge, pool, shape, slice};
 use crate::graph::{int, ints};
 use crate::keras::config::{Arg, Layer};
 use crate::keras::cx::{Cx, integers, number, numbers};
@@ -18,7 +18,7 @@ enum Kind {
     Unary(&'static str),
     /// Over axes, with ONNX' operator.
     Reduce(&'static str),
-    Activation(Activation),
+    Activation(Result<Activation, String>),
     Clip,
     Square,
     Rsqrt,
@@ -31,6 +31,8 @@ enum Kind {
     Item,
     Pad,
     Pool,
+    /// To another type.
+    Cast,
     Identity,
 }
 
@@ -72,25 +74,45 @@ fn kind(layer: &Layer) -> Option<Kind> {
         "get_item" | "getitem" => Kind::Item,
         "pad" => Kind::Pad,
         "max_pool" | "average_pool" if layer.class.starts_with("ops.") => Kind::Pool,
-        "cast" | "identity" | "convert_to_tensor" | "stop_gradient" | "copy" => Kind::Identity,
+        "cast" | "convert_to_tensor" => Kind::Cast,
+        "identity" | "stop_gradient" | "copy" => Kind::Identity,
         other => {
             let class = layer.class.strip_prefix("ops.");
             let known = class.and_then(|c| Activation::of_operation(c, &layer.config));
-            Kind::Activation(known.or_else(|| Activation::named(other, false))?)
+            // TensorFlow has no hard_sigmoid; keras.activations of those days has the old one.
+            Kind::Activation(known.or_else(|| Activation::named(other, class.is_none()).map(Ok))?)
         }
     })
 }
 
 /// Why an operation cannot be converted, as it is to be named.
 pub fn unsupported(layer: &Layer) -> Option<String> {
-    if kind(layer).is_some() {
-        return None;
-    }
-    Some(match (layer.class.strip_prefix("ops."), layer.config.get("function").and_then(Json::as_str)) {
+    let to = match kind(layer) {
+        Some(Kind::Cast) => match casts_to(layer).find(|to| !is_float(to)) {
+            Some(to) => format!(" to {}", to.as_str().unwrap_or("an unknown type")),
+            None => return None,
+        },
+        Some(_) => return None,
+        None => String::new(),
+    };
+    let what = match (layer.class.strip_prefix("ops."), layer.config.get("function").and_then(Json::as_str)) {
         (Some(class), _) => format!("{class} of keras.ops"),
         (None, Some(function)) => format!("{} with tf.{function}", layer.class),
         (None, None) => layer.class.clone(),
-    })
+    };
+    Some(what + &to)
+}
+
+/// The types that a cast is to make: one in its settings (Keras 3), or one per call (TensorFlow).
+fn casts_to(layer: &Layer) -> impl Iterator<Item = &Json> {
+    let per_call = layer.calls.iter().flat_map(|c| &c.kwargs).filter(|(k, _)| k == "dtype");
+    let per_call = per_call.filter_map(|(_, a)| if let Arg::Json(value) = a { Some(value) } else { None });
+    layer.config.get("dtype").filter(|_| layer.class.starts_with("ops.")).into_iter().chain(per_call)
+}
+
+/// Everything is computed in float32 here, whatever the precision in Keras; whole numbers are something else.
+fn is_float(to: &Json) -> bool {
+    to.is_null() || to.as_str().is_some_and(|t| ["float16", "bfloat16", "float32", "float64"].contains(&t))
 }
 
 /// An argument with its tensors in place.
@@ -138,6 +160,21 @@ impl Operands {
         }
     }
 
+    /// The named arguments that are no tensors, for a function whose first `n` arguments are all that it takes by
+    /// position. The name that a call may give its result is left out.
+    fn json(&self, n: usize) -> Result<Vec<(&str, &Json)>, String> {
+        if self.positional.len() > n {
+            return Err(format!("it has {} arguments without names, {n} are possible", self.positional.len()));
+        }
+        let named = self.named.iter().filter(|(k, v)| k != "name" && !matches!(v, Operand::Tensor(_)));
+        named
+            .map(|(k, v)| match v {
+                Operand::Json(value) => Ok((k.as_str(), value)),
+                _ => Err(format!("its argument {k} is not understood")),
+            })
+            .collect()
+    }
+
     /// A setting: of the operation (Keras 3) or of its call.
     fn setting(&self, cx: &Cx<'_>, position: usize, names: &[&str]) -> Option<Json> {
         fn json(operand: &Operand) -> Option<Json> {
@@ -163,8 +200,14 @@ pub fn lower(cx: &mut Cx<'_>, inputs: &[Value]) -> Result<Value, String> {
     match kind {
         Kind::Binary(operator) => binary(cx, operator, &operands),
         Kind::Unary(operator) => unary(cx, operator, first()?),
-        Kind::Activation(activation) => activation.apply(cx, first()?),
-        Kind::Identity => Ok(first()?.clone()),
+        Kind::Activation(activation) => {
+            let mut activation = activation?;
+            if !cx.layer.class.starts_with("ops.") {
+                activation = activation.with(operands.json(1)?.into_iter())?;
+            }
+            activation.apply(cx, first()?)
+        }
+        Kind::Cast | Kind::Identity => Ok(first()?.clone()),
         Kind::Square => {
             let x = first()?;
             Ok(x.like(cx.op("Mul", "Mul", &[&x.name, &x.name], vec![])?))
@@ -229,7 +272,10 @@ pub fn lower(cx: &mut Cx<'_>, inputs: &[Value]) -> Result<Value, String> {
             }
             cx.reshape(x, shape)
         }
-        Kind::Item => item(cx, first()?, &operands),
+        Kind::Item => {
+            let key = operands.setting(cx, 1, &["key", "slice_spec"]).ok_or("its slices are not known")?;
+            slice::item(cx, first()?, &key)
+        }
         Kind::Pad => pad(cx, first()?, &operands),
         Kind::Pool => pool::pool(cx, first()?),
     }
@@ -365,97 +411,6 @@ fn join(cx: &mut Cx<'_>, operands: &Operands, stack: bool) -> Result<Value, Stri
         *value = cx.reshape(value, shape)?;
     }
     merge::joined(cx, &values, at)
-}
-
-/// `x[:, 1:5, ::-1, 2]`. Each part is a slice, a number, or an ellipsis.
-fn item(cx: &mut Cx<'_>, x: &Value, operands: &Operands) -> Result<Value, String> {
-    let key = operands.setting(cx, 1, &["key", "slice_spec"]).ok_or("its slices are not known")?;
-    let parts = match &key {
-        Json::Array(parts) => parts.clone(),
-        one => vec![one.clone()],
-    };
-    let is_ellipsis = |p: &Json| p.get("class_name").and_then(Json::as_str) == Some("__ellipsis__");
-    let given = parts.iter().filter(|p| !is_ellipsis(p)).count();
-    let missing = x.rank().checked_sub(given).ok_or("it has more slices than the tensor has dimensions")?;
-    let mut axis = 0;
-    let mut value = x.clone();
-    let mut dropped = vec![];
-    for part in &parts {
-        if is_ellipsis(part) {
-            axis += missing;
-            continue;
-        }
-        if axis == 0 {
-            if !shape::is_full_slice(part) {
-                return Err("slicing the batch is not possible".into());
-            }
-        } else if let Some(index) = part.as_i64() {
-            let side = value.shape[axis - 1] as i64;
-            let at = if index < 0 { index + side } else { index };
-            if !(0..side).contains(&at) {
-                return Err(format!("there is no element {index} of {side}"));
-            }
-            value = slice(cx, &value, axis, at, at + 1, 1, 1)?;
-            dropped.push(axis);
-        } else if !shape::is_full_slice(part) {
-            value = cut(cx, &value, axis, part)?;
-        }
-        axis += 1;
-    }
-    let mut at = 0;
-    let mut left = value.shape.clone();
-    left.retain(|_| {
-        at += 1;
-        !dropped.contains(&at)
-    });
-    cx.reshape(&value, left)
-}
-
-/// One slice with Python's meaning.
-fn cut(cx: &mut Cx<'_>, value: &Value, axis: usize, part: &Json) -> Result<Value, String> {
-    let config = part.get("config").unwrap_or(part);
-    let side = value.shape[axis - 1] as i64;
-    let get = |key: &str| match config.get(key) {
-        None | Some(Json::Null) => Ok(None),
-        Some(v) => v.as_i64().map(Some).ok_or_else(|| format!("the slice {part} is not possible")),
-    };
-    let step = get("step")?.unwrap_or(1);
-    let (low, high) = if step > 0 { (0, side) } else { (-1, side - 1) };
-    let place = |at: Option<i64>, open: i64| {
-        at.map_or(open, |a| if a < 0 { a.saturating_add(side) } else { a }.clamp(low, high))
-    };
-    let (start, stop) = match step > 0 {
-        true => (place(get("start")?, 0), place(get("stop")?, side)),
-        false => (place(get("start")?, side - 1), place(get("stop")?, -1)),
-    };
-    let span = if step > 0 { stop - start } else { start - stop };
-    if step == 0 {
-        return Err("a step of 0 is not possible".into());
-    }
-    let length = (span.max(0) as u64).div_ceil(step.unsigned_abs());
-    if length == 0 {
-        return Err("nothing would be left of the tensor".into());
-    }
-    // Going down to the first element ends before it, which ONNX spells as a very small number.
-    let stop = if stop < 0 { i64::MIN + 1 } else { stop };
-    slice(cx, value, axis, start, stop, step, length as usize)
-}
-
-fn slice(
-    cx: &mut Cx<'_>,
-    value: &Value,
-    axis: usize,
-    start: i64,
-    stop: i64,
-    step: i64,
-    length: usize,
-) -> Result<Value, String> {
-    let (start, stop) = (cx.longs("start", &[start]), cx.longs("stop", &[stop]));
-    let (axes, step) = (cx.longs("axis", &[value.stored_axis(axis) as i64]), cx.longs("step", &[step]));
-    let name = cx.op("Slice", "Slice", &[&value.name, &start, &stop, &axes, &step], vec![])?;
-    let mut shape = value.shape.clone();
-    shape[axis - 1] = length;
-    Ok(Value { name, shape, channels_first: value.channels_first })
 }
 
 /// Zeros around a tensor.

@@ -36,11 +36,14 @@ pub fn resizing(cx: &mut Cx<'_>, value: &Value) -> Result<Value, String> {
     if cx.flag("crop_to_aspect_ratio", false) {
         picture = crop_to_ratio(cx, picture, height, width)?;
     } else if cx.flag("pad_to_aspect_ratio", false) {
-        // As Keras rounds: the sides that the target's ratio asks for.
-        let (tall, wide) = ((w * height).div_ceil(width).max(h), (h * width).div_ceil(height).max(w));
-        let (tall, wide) = (((w * height) / width).max(h).min(tall), ((h * width) / height).max(w).min(wide));
-        let (top, left) = ((tall - h) / 2, (wide - w) / 2);
-        let pads = [0, 0, top, left, 0, 0, tall - h - top, wide - w - left].map(|n| n as i64);
+        // As Keras does it: the same on both sides, also where the difference is odd, and the width only where the height
+        // has enough.
+        let size = |a: usize, b: usize, c: usize| a.checked_mul(b).map(|n| n / c).ok_or("the size is not possible");
+        let top = size(w, height, width)?.saturating_sub(h) / 2;
+        let left = if top > 0 { 0 } else { size(h, width, height)?.saturating_sub(w) / 2 };
+        let (tall, wide) = (h + 2 * top, w + 2 * left);
+        elements(&[picture.channels, tall, wide])?;
+        let pads = [0, 0, top, left, 0, 0, top, left].map(|n| n as i64);
         let pads = cx.longs("pads", &pads);
         let fill = cx.number("fill_value", 0.0)?;
         let fill = cx.scalar("fill", fill);
@@ -62,8 +65,21 @@ fn crop_to_ratio(cx: &mut Cx<'_>, picture: Picture, height: usize, width: usize)
     crop(cx, picture, (h - tall) / 2, (w - wide) / 2, tall, wide)
 }
 
-/// `CenterCrop`, and `RandomCrop` as it is at inference: the middle where the picture is large enough, else the
-/// largest window of the right shape, resized.
+/// `RandomCrop` at inference. Keras 3 does nothing then, although it declares the smaller size; Keras 2 resizes the largest
+/// window of the right shape. Source: tf.keras 2.15 `layers/preprocessing/image_preprocessing.py`.
+pub fn random_crop(cx: &mut Cx<'_>, value: &Value) -> Result<Value, String> {
+    if !cx.old {
+        return Ok(value.clone());
+    }
+    let format = cx.format()?;
+    let (height, width) = (cx.count("height")?, cx.count("width")?);
+    let picture = cx.picture(value, format)?;
+    let picture = crop_to_ratio(cx, picture, height, width)?;
+    let made = resample(cx, picture, height, width, "bilinear", false)?;
+    Value::of_picture(made, format)
+}
+
+/// `CenterCrop`: the middle where the picture is large enough, else the largest window of the right shape, resized.
 pub fn center_crop(cx: &mut Cx<'_>, value: &Value) -> Result<Value, String> {
     let format = cx.format()?;
     let (height, width) = (cx.count("height")?, cx.count("width")?);
@@ -95,6 +111,7 @@ pub fn resample(
         }
         let axis = if side == "rows" { 2 } else { 3 };
         if filter == "nearest" {
+            cx.graph.room(to, 8)?;
             let index: Vec<i64> = (0..to).map(|i| nearest(i, from, to) as i64).collect();
             let index = cx.longs(side, &index);
             name = cx.op("Gather", "Gather", &[&name, &index], vec![int("axis", axis)])?;
@@ -104,6 +121,7 @@ pub fn resample(
         if from.saturating_mul(to) > 1 << 26 {
             return Err(format!("resampling {from} to {to} pixels is not possible"));
         }
+        cx.room(from * to)?;
         let weights = matrix(from, to, filter, antialias)?;
         if axis == 2 {
             let left = cx.floats(side, &[to, from], &weights);
