@@ -4,10 +4,14 @@ use crate::tools::{self, built, cache, cargo, output, root};
 use crate::{fetch, setup};
 use anyhow::{Context, Result};
 use serde_json::Value;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, Lines};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
+
+/// The model that comes with the repository.
+pub const DEFAULT: &str = "models/efficientnet-lite0/efficientnet-lite0.onnx";
 
 /// Prints the tables of the README.
 pub fn run(rounds: usize) -> Result<()> {
@@ -16,11 +20,17 @@ pub fn run(rounds: usize) -> Result<()> {
     tools::run(&mut cargo(&tools::BUILD)?)?;
     let work = cache()?.join("bench");
     std::fs::create_dir_all(&work)?;
-    let default = root().join("models/efficientnet-lite0/efficientnet-lite0.onnx");
+    let default = root().join(DEFAULT);
     let xception = xception(&work, 299)?;
     let edge_pack = built("edge-pack")?;
-    for (name, onnx) in [("EfficientNet-Lite0, 224x224", &default), ("Xception, 299x299", &xception)] {
-        println!("\n{name}, float, batch 1:\n");
+    let (small, large) = (quantized(&default, &work, "u8")?, quantized(&xception, &work, "u8")?);
+    for (name, onnx) in [
+        ("EfficientNet-Lite0, 224x224, float", &default),
+        ("Xception, 299x299, float", &xception),
+        ("EfficientNet-Lite0, 224x224, int8 (QDQ)", &small),
+        ("Xception, 299x299, int8 (QDQ)", &large),
+    ] {
+        println!("\n{name}, batch 1:\n");
         let ours = format!(
             "{} bench {} --threads {{threads}} --runs {{runs}} --json 2>/dev/null",
             edge_pack.display(),
@@ -52,6 +62,22 @@ pub fn xception(work: &Path, size: u32) -> Result<PathBuf> {
     let mut import = Command::new(built("edge-pack")?);
     output(import.arg("import").arg(keras).args(["--input-size", &size.to_string(), "-o"]).arg(&onnx))?;
     Ok(onnx)
+}
+
+/// An ONNX file quantized by ONNX Runtime, calibrated with pictures of scikit-image; made once for each file.
+pub fn quantized(onnx: &Path, work: &Path, activations: &str) -> Result<PathBuf> {
+    let mut hasher = DefaultHasher::new();
+    std::fs::read(onnx).with_context(|| format!("cannot read {}", onnx.display()))?.hash(&mut hasher);
+    let target = work.join(format!("int8-{activations}-{:016x}.onnx", hasher.finish()));
+    if !target.exists() {
+        let pictures = fetch::known_pictures()?.into_iter().map(|(path, _)| path);
+        let partial = target.with_extension("partial");
+        let mut script = Command::new(setup::python(setup::REFERENCE)?);
+        script.arg(root().join("tests/reference/quantize_ort.py")).arg(onnx).arg(&partial);
+        output(script.args(["--activations", activations]).args(pictures))?;
+        std::fs::rename(&partial, &target)?;
+    }
+    Ok(target)
 }
 
 /// A running edge-camera on synthetic frames, and the lines of its log.

@@ -24,12 +24,13 @@ struct Step {
     run: fn() -> Result<Outcome>,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step { name: "setup", long: false, run: set_up },
     Step { name: "build", long: false, run: build },
     Step { name: "tests of the crates and of the built programs", long: false, run: crates },
     Step { name: "real photos through Pillow and Keras", long: false, run: photos },
     Step { name: "default model beside ONNX Runtime", long: false, run: default_model },
+    Step { name: "default model in int8 beside ONNX Runtime", long: false, run: int8 },
     Step { name: "Keras files through ONNX Runtime", long: false, run: keras_files },
     Step { name: "Xception from a real Keras file", long: false, run: xception },
     Step { name: "V4L2 camera in an emulated machine", long: false, run: camera },
@@ -137,31 +138,69 @@ fn work() -> Result<PathBuf> {
     Ok(work)
 }
 
-/// Packages `model`, then compares logits on `photos` with those of ONNX Runtime on `onnx`.
-fn compare(model: &Path, options: &[&OsStr], onnx: &Path, photos: &[PathBuf], truth: &Path) -> Result<String> {
+/// Packages `model`, then compares logits on `photos` with those of ONNX Runtime on `onnx`; `more` goes to the script.
+fn compare(
+    model: &Path,
+    options: &[&OsStr],
+    onnx: &Path,
+    photos: &[PathBuf],
+    truth: &Path,
+    more: &[&str],
+) -> Result<String> {
     let package = work()?.join("compare.edgepack");
     output(Command::new(built("edge-pack")?).arg(model).args(options).arg("-o").arg(&package))?;
     output(Command::new(built("edge-pack")?).arg("verify").arg(&package))?;
     let mut script = Command::new(setup::python(setup::REFERENCE)?);
     script.arg(root().join("tests/reference/compare_ort.py"));
     script.arg("--edge-pack").arg(built("edge-pack")?).arg("--package").arg(&package).arg("--onnx").arg(onnx);
-    Ok(output(script.arg("--truth").arg(truth).args(photos))?.trim().into())
+    Ok(output(script.arg("--truth").arg(truth).args(more).args(photos))?.trim().into())
 }
 
-fn default_model() -> Result<Outcome> {
-    let known = match fetch::known_pictures() {
-        Ok(known) => known,
-        Err(e) => return Ok(Outcome::Skipped(format!("{e:#}"))),
-    };
+/// scikit-image's pictures with a known class, and a CSV of them.
+fn known() -> Result<(Vec<PathBuf>, PathBuf)> {
+    let known = fetch::known_pictures()?;
     let truth = work()?.join("known.csv");
     let mut csv = String::from("Id,label\n");
     for (path, name) in &known {
         csv += &format!("{},{name}\n", path.file_stem().unwrap_or_default().to_string_lossy());
     }
     std::fs::write(&truth, csv)?;
-    let photos: Vec<PathBuf> = known.into_iter().map(|(path, _)| path).collect();
-    let onnx = root().join("models/efficientnet-lite0/efficientnet-lite0.onnx");
-    compare(&onnx, &[], &onnx, &photos, &truth).map(Outcome::Proved)
+    Ok((known.into_iter().map(|(path, _)| path).collect(), truth))
+}
+
+fn default_model() -> Result<Outcome> {
+    let (photos, truth) = match known() {
+        Ok(known) => known,
+        Err(e) => return Ok(Outcome::Skipped(format!("{e:#}"))),
+    };
+    let onnx = root().join(bench::DEFAULT);
+    compare(&onnx, &[], &onnx, &photos, &truth, &[]).map(Outcome::Proved)
+}
+
+/// ONNX Runtime's quantizer makes the files; with its optimisations off it says what they mean.
+fn int8() -> Result<Outcome> {
+    let photos = match known() {
+        Ok((photos, _)) => photos,
+        Err(e) => return Ok(Outcome::Skipped(format!("{e:#}"))),
+    };
+    // What a class is called is the quantizer's affair.
+    let truth = work()?.join("none.csv");
+    std::fs::write(&truth, "Id,label\n")?;
+    let mut proved = vec![];
+    for activations in ["u8", "s8"] {
+        let quantized = bench::quantized(&root().join(bench::DEFAULT), &work()?, activations)?;
+        let line = compare(&quantized, &[], &quantized, &photos, &truth, &["--plain", "--tolerance", "0.05"])
+            .with_context(|| format!("with {activations} activations"))?;
+        let plan = output(
+            Command::new(built("edge-pack")?).arg("inspect").arg("--plan").arg(work()?.join("compare.edgepack")),
+        )?;
+        anyhow::ensure!(
+            !plan.contains("tract:") && plan.contains("int8 matrix"),
+            "not all of it runs in int8:\n{plan}"
+        );
+        proved.push(format!("{activations}: {line}"));
+    }
+    Ok(Outcome::Proved(format!("all layers in int8; {}", proved.join("; "))))
 }
 
 /// `tests/reference/keras_sweep.py` with the built `edge-pack`.
@@ -189,7 +228,7 @@ fn xception() -> Result<Outcome> {
     for size in ["150", "299"] {
         let onnx = bench::xception(&work()?, size.parse()?)?;
         let options = ["--labels".as_ref(), labels.as_os_str(), "--input-size".as_ref(), size.as_ref()];
-        let line = compare(&real.keras, &options, &onnx, &real.photos, &real.truth)
+        let line = compare(&real.keras, &options, &onnx, &real.photos, &real.truth, &[])
             .with_context(|| format!("at {size}x{size}"))?;
         proved.push(format!("{size}x{size}: {line}"));
     }
@@ -229,7 +268,7 @@ fn camera() -> Result<Outcome> {
                   open(sys.argv[2], 'wb').write(Image.open(sys.argv[1]).convert('RGB').resize((640, 480)).tobytes())";
     output(Command::new(setup::python(setup::REFERENCE)?).args(["-c", script]).arg(&photo.0).arg(&raw))?;
     let package = work()?.join("camera.edgepack");
-    let onnx = root().join("models/efficientnet-lite0/efficientnet-lite0.onnx");
+    let onnx = root().join(bench::DEFAULT);
     output(Command::new(built("edge-pack")?).arg(onnx).arg("-o").arg(&package))?;
     let edge_camera = built("edge-camera")?;
     let classify = vivid::Classify { edge_camera: &edge_camera, package: &package, expected: photo.1 };
