@@ -97,10 +97,10 @@ fn gemm_columns(a: &[f32], rows: &[u32], w: &Weights, first: usize, epilogue: &E
         return;
     }
     let columns = c.len() / rows.len();
-    assert!(c.len() == rows.len() * columns && columns % w.isa.lanes() == 0);
-    assert!(first % column_step(w.isa) == 0 && first + columns <= w.n);
+    assert!(c.len() == rows.len() * columns && columns.is_multiple_of(w.isa.lanes()));
+    assert!(first.is_multiple_of(column_step(w.isa)) && first + columns <= w.n);
     // Only whole rows may be several: their distance in C is the number of columns.
-    assert!(first + columns == w.n || columns % column_step(w.isa) == 0);
+    assert!(first + columns == w.n || columns.is_multiple_of(column_step(w.isa)));
     assert!(epilogue.bias.len() == w.n && epilogue.residual.is_none_or(|r| r.len() == c.len()));
     let end = rows.iter().map(|r| *r as usize).max().unwrap_or_default() + w.k;
     assert!(end <= a.len(), "a row of A ends at {end} of {}", a.len());

@@ -92,7 +92,7 @@ pub fn gemm8_float(a: &[i16], w: &Weights8, scale: &Scale<'_>, c: &mut [f32]) {
 }
 
 fn check(a: &[i16], w: &Weights8, scale: &Scale<'_>, c: usize) {
-    assert!(a.len() % w.k == 0 && c == a.len() / w.k * w.n, "{} values of A do not make {c} of C", a.len());
+    assert!(a.len().is_multiple_of(w.k) && c == a.len() / w.k * w.n, "{} values of A do not make {c} of C", a.len());
     assert!(scale.factor.len() == w.n && scale.offset.len() == w.n);
 }
 

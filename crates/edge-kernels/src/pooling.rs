@@ -11,7 +11,7 @@ use std::ops::Range;
 /// # Panics
 /// Where the lengths do not belong together.
 pub fn max_pool(isa: Isa, window: &Window, channels: usize, input: &[f32], positions: Range<usize>, out: &mut [f32]) {
-    assert!(channels % isa.lanes() == 0);
+    assert!(channels.is_multiple_of(isa.lanes()));
     assert_eq!(input.len(), window.input[0] * window.input[1] * channels);
     assert_eq!(out.len(), positions.len() * channels);
     assert!(positions.end <= window.positions());
@@ -70,7 +70,7 @@ unsafe fn max_body<S: Simd>(
 /// # Panics
 /// Where the lengths do not belong together.
 pub fn average(isa: Isa, channels: usize, input: &[f32], out: &mut [f32]) {
-    assert!(channels % isa.lanes() == 0 && out.len() == channels && input.len() % channels == 0);
+    assert!(channels.is_multiple_of(isa.lanes()) && out.len() == channels && input.len().is_multiple_of(channels));
     // SAFETY: the lengths are those that the loops count to.
     unsafe { average_run(isa, channels, input, out) }
 }
@@ -100,7 +100,7 @@ unsafe fn average_body<S: Simd>(s: S, channels: usize, input: &[f32], out: &mut 
 /// # Panics
 /// Where the lengths differ or are not whole vectors.
 pub fn add(isa: Isa, a: &[f32], b: Option<&[f32]>, limits: [f32; 2], out: &mut [f32]) {
-    assert!(a.len() == out.len() && b.is_none_or(|b| b.len() == a.len()) && a.len() % isa.lanes() == 0);
+    assert!(a.len() == out.len() && b.is_none_or(|b| b.len() == a.len()) && a.len().is_multiple_of(isa.lanes()));
     // SAFETY: the lengths are those that the loops count to.
     unsafe { add_run(isa, a, b, limits, out) }
 }

@@ -24,7 +24,7 @@ pub struct Affine {
 /// # Panics
 /// Where the lengths differ or are not whole vectors.
 pub fn quantize(isa: Isa, affine: &Affine, a: &[f32], out: &mut [u8]) {
-    assert!(a.len() == out.len() && a.len() % isa.lanes() == 0);
+    assert!(a.len() == out.len() && a.len().is_multiple_of(isa.lanes()));
     // SAFETY: the lengths are those that the loops count to.
     unsafe { quantize_run(isa, affine, a, out) }
 }
@@ -34,7 +34,7 @@ pub fn quantize(isa: Isa, affine: &Affine, a: &[f32], out: &mut [u8]) {
 /// # Panics
 /// Where the lengths differ or are not whole vectors.
 pub fn requantize(isa: Isa, affine: &Affine, a: &[u8], b: Option<&[u8]>, out: &mut [u8]) {
-    assert!(a.len() == out.len() && b.is_none_or(|b| b.len() == a.len()) && a.len() % isa.lanes() == 0);
+    assert!(a.len() == out.len() && b.is_none_or(|b| b.len() == a.len()) && a.len().is_multiple_of(isa.lanes()));
     // SAFETY: the lengths are those that the loops count to.
     unsafe { requantize_run(isa, affine, a, b, out) }
 }
@@ -44,7 +44,7 @@ pub fn requantize(isa: Isa, affine: &Affine, a: &[u8], b: Option<&[u8]>, out: &m
 /// # Panics
 /// Where the lengths differ or are not whole vectors.
 pub fn dequantize(isa: Isa, affine: &Affine, a: &[u8], b: Option<&[u8]>, out: &mut [f32]) {
-    assert!(a.len() == out.len() && b.is_none_or(|b| b.len() == a.len()) && a.len() % isa.lanes() == 0);
+    assert!(a.len() == out.len() && b.is_none_or(|b| b.len() == a.len()) && a.len().is_multiple_of(isa.lanes()));
     // SAFETY: the lengths are those that the loops count to.
     unsafe { dequantize_run(isa, affine, a, b, out) }
 }
@@ -72,7 +72,7 @@ pub fn max_pool_bytes(
 /// # Panics
 /// Where the lengths do not belong together, or a sum could overflow.
 pub fn sum_bytes(isa: Isa, input: &[u8], sums: &mut [f32]) {
-    assert!(!sums.is_empty() && input.len() % sums.len() == 0 && input.len() / sums.len() < 1 << 16);
+    assert!(!sums.is_empty() && input.len().is_multiple_of(sums.len()) && input.len() / sums.len() < 1 << 16);
     // SAFETY: as above.
     unsafe { sum_run(isa, input, sums) }
 }
@@ -183,8 +183,8 @@ mod tests {
                 let floats: Vec<f32> = a.iter().map(|v| f32::from(*v)).collect();
                 let mut whole = vec![7; len];
                 quantize(isa, &affine, &floats, &mut whole);
-                for i in 0..len {
-                    prop_assert!((f64::from(i32::from(whole[i]) - zero) - exact(i, false)).abs() <= 0.5001);
+                for (i, byte) in whole.iter().enumerate() {
+                    prop_assert!((f64::from(i32::from(*byte) - zero) - exact(i, false)).abs() <= 0.5001);
                 }
                 let mut sums = vec![f32::NAN; isa.lanes()];
                 sum_bytes(isa, &a, &mut sums);

@@ -73,7 +73,7 @@ impl<'a> Constants<'a> {
         };
         let axis = Attributes(node).int("axis", 1);
         let axis = usize::try_from(if axis < 0 { axis + shape.len() as i64 } else { axis }).ok()?;
-        let count = whole(source.tensor)?.len();
+        let count = whole_count(source.tensor)?;
         let fits = scale.len() == 1 || shape.get(axis) == Some(&scale.len());
         let sane = scale.iter().all(|s| s.is_finite() && *s > 0.0);
         let product = shape.iter().try_fold(1_usize, |p, d| p.checked_mul(*d))?;
@@ -102,8 +102,20 @@ impl<'a> Constants<'a> {
         let constant = self.0.get(name).filter(|_| self.is_bytes(name))?;
         let scales = constant.scales.as_ref()?;
         let (inner, count) = scales.layout(constant.tensor)?;
-        let zero = |i: usize| scales.zero[i / inner % count];
-        let values = whole(constant.tensor)?.into_iter().enumerate().map(|(i, v)| (v - zero(i)) as i16).collect();
+        let tensor = constant.tensor;
+        let signed = tensor.data_type == DataType::Int8 as i32;
+        let mut values: Vec<i16> = match (tensor.raw_data.is_empty(), signed) {
+            (true, _) => tensor.int32_data.iter().map(|v| *v as i16).collect(),
+            (false, true) => tensor.raw_data.iter().map(|b| i16::from(*b as i8)).collect(),
+            (false, false) => tensor.raw_data.iter().map(|b| i16::from(*b)).collect(),
+        };
+        if scales.zero.iter().any(|z| *z != 0) {
+            values.iter_mut().enumerate().for_each(|(i, v)| *v = v.wrapping_sub(scales.zero[i / inner % count] as i16));
+        }
+        // A file may say anything; sums are bounded by this.
+        if values.iter().any(|v| v.unsigned_abs() > 255) {
+            return None;
+        }
         Some(Whole { values, scale: scales.scale.clone(), axis: scales.axis })
     }
 
@@ -145,6 +157,16 @@ impl Scales {
             count => Some((shape.get(self.axis + 1..)?.iter().product::<usize>().max(1), count)),
         }
     }
+}
+
+/// How many values [`whole`] gives, without making them.
+fn whole_count(tensor: &TensorProto) -> Option<usize> {
+    Some(match DataType::try_from(tensor.data_type).ok()? {
+        DataType::Int8 | DataType::Uint8 | DataType::Int32 if tensor.raw_data.is_empty() => tensor.int32_data.len(),
+        DataType::Int8 | DataType::Uint8 => tensor.raw_data.len(),
+        DataType::Int32 => tensor.raw_data.len() / 4,
+        _ => return None,
+    })
 }
 
 /// The values of a tensor of 8-bit or 32-bit numbers.
