@@ -24,10 +24,11 @@ struct Step {
     run: fn() -> Result<Outcome>,
 }
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step { name: "setup", long: false, run: set_up },
     Step { name: "build", long: false, run: build },
     Step { name: "tests of the crates and of the built programs", long: false, run: crates },
+    Step { name: "kernels under an address sanitizer", long: false, run: sanitizer },
     Step { name: "real photos through Pillow and Keras", long: false, run: photos },
     Step { name: "default model beside ONNX Runtime", long: false, run: default_model },
     Step { name: "default model in int8 beside ONNX Runtime", long: false, run: int8 },
@@ -99,6 +100,19 @@ fn crates() -> Result<Outcome> {
     tests.env("EDGE_BIN_DIR", tools::target()?.join("debug"));
     tools::run(&mut tests)?;
     Ok(Outcome::Proved("unit, golden, property and end-to-end tests pass".into()))
+}
+
+/// The kernels' own tests with every access checked, on every set of instructions of this machine.
+fn sanitizer() -> Result<Outcome> {
+    let target = "x86_64-unknown-linux-gnu";
+    if std::env::consts::ARCH != "x86_64" {
+        return Ok(Outcome::Skipped("only on x86-64 so far".into()));
+    }
+    let mut tests = cargo(&["test", "--locked", "-p", "edge-kernels", "--lib", "--target", target])?;
+    // A sanitizer is a nightly feature of rustc; this lets the stable one take the flag.
+    tests.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address");
+    tools::run(tests.env("CARGO_TARGET_DIR", cache()?.join("target-asan")))?;
+    Ok(Outcome::Proved("no kernel reads or writes beside its buffers".into()))
 }
 
 /// Compares tensors with Pillow's and Keras' on every real photo at hand.
