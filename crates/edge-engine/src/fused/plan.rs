@@ -13,6 +13,10 @@ const BLOCK: usize = 192 << 10;
 pub const STRIP: usize = 1 << 20;
 /// Positions in a strip at most: more would bring nothing.
 pub const MOST: usize = 120;
+/// Positions in a strip where the weights come cheaply for each: what it makes then stays in the second-level cache, too.
+const FEW: usize = 48;
+/// Weights that do, in values.
+const SMALL: usize = 1 << 20;
 
 /// Steps with their memory.
 pub struct Plan {
@@ -309,7 +313,7 @@ impl Planner<'_> {
             _ => k,
         };
         let strip = if matches!(rows, Rows::Direct(_)) { MOST } else { STRIP / 4 / row.max(1) };
-        let most = strip.min(BLOCK / 4 / row.clamp(1, 384)).clamp(6, MOST);
+        let most = strip.min(BLOCK / 4 / row.clamp(1, 384)).clamp(6, if k * weights.n() <= SMALL { FEW } else { MOST });
         let pieces = self.pieces(positions, most);
         if !matches!(rows, Rows::Direct(_)) {
             self.scratch[0] = self.scratch[0].max(pieces.size.min(positions) * row);
