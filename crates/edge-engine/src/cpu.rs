@@ -53,21 +53,23 @@ impl Backend for CpuBackend {
         let isa = Isa::chosen().map_err(EngineError::Graph)?;
         let lowered =
             guarded(|| fused::lower(&model.proto, input, output, isa, options.threads)).map_err(EngineError::Graph)?;
-        let (fused, rest, refused) = match lowered {
+        let (mut fused, rest, mut refused) = match lowered {
             Ok(lowered) => (Some(lowered.network), lowered.rest, lowered.refused),
             Err(why) => (None, None, vec![("all nodes".into(), why)]),
         };
-        let stock = match (&fused, &rest) {
-            (Some(_), None) => None,
-            (Some(network), Some(rest)) => {
-                let inputs = network.outputs().iter().map(|v| (v.name.clone(), v.dims())).collect();
-                Some(Stock::load(rest, inputs, output, options.threads)?)
+        let mut stock = None;
+        if let (Some(network), Some(rest)) = (&fused, &rest) {
+            let inputs = network.outputs().iter().map(|v| (v.name.clone(), v.dims())).collect();
+            match Stock::load(rest, inputs, output, options.threads) {
+                Ok(loaded) => stock = Some(loaded),
+                // What cannot stand by itself may do so within the whole.
+                Err(why) => (fused, refused) = (None, vec![("all nodes".into(), why.to_string())]),
             }
-            (None, _) => {
-                let inputs = vec![(input.name.clone(), input.shape().to_vec())];
-                Some(Stock::load(&model.proto, inputs, output, options.threads)?)
-            }
-        };
+        }
+        if fused.is_none() {
+            let inputs = vec![(input.name.clone(), input.shape().to_vec())];
+            stock = Some(Stock::load(&model.proto, inputs, output, options.threads)?);
+        }
         let classes = match (&fused, &stock) {
             (_, Some(stock)) => stock.classes(output)?,
             (Some(network), None) => classes(&network.outputs()[0].dims(), output)?,

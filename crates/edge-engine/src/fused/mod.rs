@@ -15,6 +15,7 @@ mod plan;
 mod read;
 mod step;
 
+use constant::Constants;
 use edge_kernels::{Isa, Threads};
 use edge_package::InputSpec;
 use graph::Value;
@@ -89,7 +90,7 @@ pub fn lower(model: &ModelProto, input: &InputSpec, output: &str, isa: Isa, thre
     let plan = plan::plan(isa, threads.count(), &layers, &reading.values, &reading.constants, &ends)?;
     let infos: Vec<StepInfo> = plan.steps.iter().map(|s| info(s, graph)).collect();
     let refused: Vec<usize> = reading.refused.iter().map(|r| r.0).collect();
-    let rest = (!refused.is_empty()).then(|| rest(model, graph, &refused, &outputs, output));
+    let rest = (!refused.is_empty()).then(|| rest(model, graph, &reading.constants, &refused, &outputs, output));
     let refused = reading.refused.into_iter().map(|(n, why)| (name(&graph.node[n]), why)).collect();
     let times = vec![Duration::ZERO; infos.len()];
     Ok(Lowered { network: Network { isa, plan, threads, outputs, infos, times }, rest, refused })
@@ -104,20 +105,24 @@ fn cut(graph: &GraphProto, reading: &Reading<'_>, output: &str) -> Vec<usize> {
 }
 
 /// The graph of the nodes that are left.
-fn rest(model: &ModelProto, graph: &GraphProto, nodes: &[usize], inputs: &[Value], output: &str) -> ModelProto {
-    let kept: HashSet<usize> = nodes.iter().copied().collect();
-    // Those that make constants go along, whoever needs them.
-    let constant = |n: &NodeProto| {
-        n.op_type == "Constant" || matches!(n.op_type.as_str(), "Cast" | "DequantizeLinear") && is_initializer(graph, n)
-    };
-    let node: Vec<NodeProto> = graph
-        .node
-        .iter()
-        .enumerate()
-        .filter(|(i, n)| kept.contains(i) || constant(n))
-        .map(|(_, n)| n.clone())
-        .collect();
-    let read: HashSet<&str> = node.iter().flat_map(|n| &n.input).map(String::as_str).collect();
+fn rest(
+    model: &ModelProto,
+    graph: &GraphProto,
+    constants: &Constants<'_>,
+    nodes: &[usize],
+    inputs: &[Value],
+    output: &str,
+) -> ModelProto {
+    let mut kept: HashSet<usize> = nodes.iter().copied().collect();
+    let mut read: HashSet<&str> = nodes.iter().flat_map(|n| &graph.node[*n].input).map(String::as_str).collect();
+    // What makes their constants goes along.
+    for (at, node) in graph.node.iter().enumerate().rev() {
+        if node.output.iter().any(|o| constants.get(o).is_some() && read.contains(o.as_str())) && kept.insert(at) {
+            read.extend(node.input.iter().map(String::as_str));
+        }
+    }
+    let node: Vec<NodeProto> =
+        graph.node.iter().enumerate().filter(|(at, _)| kept.contains(at)).map(|(_, n)| n.clone()).collect();
     let initializer = graph.initializer.iter().filter(|t| read.contains(t.name.as_str())).cloned().collect();
     let graph = GraphProto {
         name: graph.name.clone(),
@@ -133,10 +138,6 @@ fn rest(model: &ModelProto, graph: &GraphProto, nodes: &[usize], inputs: &[Value
         graph: Some(graph),
         ..ModelProto::default()
     }
-}
-
-fn is_initializer(graph: &GraphProto, node: &NodeProto) -> bool {
-    node.input.iter().all(|i| graph.initializer.iter().any(|t| t.name == *i))
 }
 
 fn value_info(value: &Value) -> ValueInfoProto {
