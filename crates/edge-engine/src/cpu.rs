@@ -52,7 +52,7 @@ impl Backend for CpuBackend {
         }
         let isa = Isa::chosen().map_err(EngineError::Graph)?;
         let lowered =
-            guarded(|| fused::lower(&model.proto, input, output, isa, options.threads)).map_err(EngineError::Graph)?;
+            guarded(|| fused::lower(model, input, output, isa, options.threads)).map_err(EngineError::Graph)?;
         let (mut fused, rest, mut refused) = match lowered {
             Ok(lowered) => (Some(lowered.network), lowered.rest, lowered.refused),
             Err(why) => (None, None, vec![("all nodes".into(), why)]),

@@ -100,7 +100,7 @@ impl OnnxModel {
         }
     }
 
-    fn opset(&self) -> i64 {
+    pub(crate) fn opset(&self) -> i64 {
         let default = |d: &str| d.is_empty() || d == "ai.onnx";
         self.proto.opset_import.iter().find(|o| default(&o.domain)).map_or(0, |o| o.version)
     }
@@ -324,7 +324,7 @@ fn tensor_type(value: &ValueInfoProto) -> Option<(i32, Option<Vec<Option<i64>>>)
     Some((tensor.elem_type, dims))
 }
 
-fn node_name(node: &NodeProto) -> String {
+pub(crate) fn node_name(node: &NodeProto) -> String {
     if node.name.is_empty() { node.output.first().cloned().unwrap_or_default() } else { node.name.clone() }
 }
 

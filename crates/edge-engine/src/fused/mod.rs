@@ -15,6 +15,8 @@ mod plan;
 mod read;
 mod step;
 
+use crate::OnnxModel;
+use crate::onnx::node_name;
 use constant::Constants;
 use edge_kernels::{Isa, Threads};
 use edge_package::InputSpec;
@@ -66,17 +68,18 @@ pub struct Lowered {
 }
 
 /// Lowers a model, or says why nothing of it can be.
-pub fn lower(model: &ModelProto, input: &InputSpec, output: &str, isa: Isa, threads: usize) -> Result<Lowered, String> {
+pub fn lower(onnx: &OnnxModel, input: &InputSpec, output: &str, isa: Isa, threads: usize) -> Result<Lowered, String> {
+    let model = &onnx.proto;
     let graph = model.graph.as_ref().ok_or("there is no graph")?;
     if graph.node.iter().flat_map(|n| &n.attribute).any(|a| a.g.is_some() || !a.graphs.is_empty()) {
         return Err("a node has a graph of its own".into());
     }
-    let reading = read::read(model, graph, input, output);
+    let reading = read::read(onnx.opset(), graph, input, output);
     if reading.layers.len() > MAX_LAYERS {
         return Err(format!("more than {MAX_LAYERS} layers"));
     }
     if !reading.layers.iter().any(|l| matches!(l.op, graph::Op::Conv(_))) {
-        let why = reading.refused.first().map(|(n, why)| format!(": {} {why}", name(&graph.node[*n])));
+        let why = reading.refused.first().map(|(n, why)| format!(": {} {why}", node_name(&graph.node[*n])));
         return Err(format!("no convolution can be reached from the picture{}", why.unwrap_or_default()));
     }
     let cut = cut(graph, &reading, output);
@@ -91,7 +94,7 @@ pub fn lower(model: &ModelProto, input: &InputSpec, output: &str, isa: Isa, thre
     let infos: Vec<StepInfo> = plan.steps.iter().map(|s| info(s, graph)).collect();
     let refused: Vec<usize> = reading.refused.iter().map(|r| r.0).collect();
     let rest = (!refused.is_empty()).then(|| rest(model, graph, &reading.constants, &refused, &outputs, output));
-    let refused = reading.refused.into_iter().map(|(n, why)| (name(&graph.node[n]), why)).collect();
+    let refused = reading.refused.into_iter().map(|(n, why)| (node_name(&graph.node[n]), why)).collect();
     let times = vec![Duration::ZERO; infos.len()];
     Ok(Lowered { network: Network { isa, plan, threads, outputs, infos, times }, rest, refused })
 }
@@ -151,10 +154,6 @@ fn value_info(value: &Value) -> ValueInfoProto {
     }
 }
 
-fn name(node: &NodeProto) -> String {
-    if node.name.is_empty() { node.output.first().cloned().unwrap_or_default() } else { node.name.clone() }
-}
-
 fn info(step: &step::Step, graph: &GraphProto) -> StepInfo {
     let window = |w: &edge_kernels::Window| format!("{}x{} stride {}", w.kernel[0], w.kernel[1], w.stride[0]);
     let what = match &step.work {
@@ -193,7 +192,7 @@ fn info(step: &step::Step, graph: &GraphProto) -> StepInfo {
         Work::Pad { .. } => "padding".into(),
         Work::Scores { softmax, .. } => if *softmax { "softmax" } else { "sigmoid" }.into(),
     };
-    StepInfo { nodes: step.nodes.iter().map(|n| name(&graph.node[*n])).collect(), what, macs: step.macs }
+    StepInfo { nodes: step.nodes.iter().map(|n| node_name(&graph.node[*n])).collect(), what, macs: step.macs }
 }
 
 impl Network {

@@ -6,7 +6,7 @@ use edge_kernels::Window;
 use edge_package::InputSpec;
 use edge_vision::Layout;
 use std::collections::{HashMap, HashSet};
-use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
+use tract_onnx::pb::{GraphProto, NodeProto};
 
 /// The most values that a picture between two layers may have.
 const MAX_VALUES: usize = 1 << 28;
@@ -26,12 +26,10 @@ pub struct Reading<'a> {
 }
 
 /// Reads the nodes that `output` needs.
-pub fn read<'a>(model: &'a ModelProto, graph: &'a GraphProto, input: &InputSpec, output: &str) -> Reading<'a> {
+pub fn read<'a>(opset: i64, graph: &'a GraphProto, input: &InputSpec, output: &str) -> Reading<'a> {
     let form = if input.layout == Layout::Nhwc { Form::Nhwc } else { Form::Nchw };
     let picture =
         Value { name: input.name.clone(), h: input.height as usize, w: input.width as usize, c: 3, form, quant: None };
-    let default = |d: &str| d.is_empty() || d == "ai.onnx";
-    let opset = model.opset_import.iter().find(|o| default(&o.domain)).map_or(0, |o| o.version);
     let mut reader = Reader {
         opset,
         reading: Reading {
