@@ -16,8 +16,12 @@ pub unsafe trait Plain: Copy {}
 unsafe impl Plain for f32 {}
 // SAFETY: any bits are an i16.
 unsafe impl Plain for i16 {}
+// SAFETY: any bits are an i32.
+unsafe impl Plain for i32 {}
 // SAFETY: any bits are a byte.
 unsafe impl Plain for u8 {}
+// SAFETY: any bits are a byte.
+unsafe impl Plain for i8 {}
 
 /// Values that begin at a cache line. Zero when made; made once, used for every picture.
 #[derive(Clone)]

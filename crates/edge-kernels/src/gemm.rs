@@ -92,6 +92,11 @@ pub fn column_step(isa: Isa) -> usize {
     WIDTH * isa.lanes()
 }
 
+/// Rows that are computed together.
+pub fn row_step(isa: Isa) -> usize {
+    if isa.lanes() == 16 { 12 } else { 6 }
+}
+
 fn gemm_columns(a: &[f32], rows: &[u32], w: &Weights, first: usize, epilogue: &Epilogue<'_>, c: &mut [f32]) {
     if rows.is_empty() || c.is_empty() {
         return;

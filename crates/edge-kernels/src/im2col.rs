@@ -94,65 +94,107 @@ impl Im2col {
 }
 
 impl Im2col {
-    /// The same from bytes: `zero` is taken off, so that padding is zero; rows are padded to pairs of values.
+    /// The same from bytes: `zero` is outside the picture; rows are padded to fours of values.
     ///
     /// # Panics
     /// Where the lengths do not belong together.
-    pub fn run_bytes(&self, isa: Isa, input: &[u8], zero: i16, positions: Range<usize>, out: &mut [i16]) {
-        assert_eq!(out.len(), positions.len() * self.k().next_multiple_of(2));
+    pub fn run_bytes(&self, isa: Isa, input: &[u8], zero: u8, positions: Range<usize>, out: &mut [u8]) {
+        assert_eq!(out.len(), positions.len() * self.k().next_multiple_of(u8::STEP));
         // SAFETY: plain Rust; only the features are the caller's to have, and an Isa has them.
         unsafe { bytes(isa, self, input, zero, positions, out) }
+    }
+
+    /// The same from bytes to int16: `zero` is taken off, so that it is 0 outside the picture; rows are padded to pairs of
+    /// values.
+    ///
+    /// # Panics
+    /// Where the lengths do not belong together.
+    pub fn run_shorts(&self, isa: Isa, input: &[u8], zero: u8, positions: Range<usize>, out: &mut [i16]) {
+        assert_eq!(out.len(), positions.len() * self.k().next_multiple_of(i16::STEP));
+        // SAFETY: as above.
+        unsafe { shorts(isa, self, input, zero, positions, out) }
     }
 }
 
 kernel! {
-    fn bytes(layer: &Im2col, input: &[u8], zero: i16, positions: Range<usize>, out: &mut [i16]) = bytes_body
+    fn bytes(layer: &Im2col, input: &[u8], zero: u8, positions: Range<usize>, out: &mut [u8]) = bytes_body
+}
+kernel! {
+    fn shorts(layer: &Im2col, input: &[u8], zero: u8, positions: Range<usize>, out: &mut [i16]) = bytes_body
+}
+
+/// What rows of bytes are written as.
+trait Factor: Copy {
+    /// What rows are padded to.
+    const STEP: usize;
+    /// A byte of the picture; `zero` outside.
+    fn of(byte: u8, zero: u8) -> Self;
+}
+
+impl Factor for u8 {
+    const STEP: usize = 4;
+    #[inline(always)]
+    fn of(byte: u8, _: u8) -> u8 {
+        byte
+    }
+}
+
+impl Factor for i16 {
+    const STEP: usize = 2;
+    #[inline(always)]
+    fn of(byte: u8, zero: u8) -> i16 {
+        i16::from(byte) - i16::from(zero)
+    }
 }
 
 #[inline(always)]
-unsafe fn bytes_body<S: Simd>(_: S, layer: &Im2col, input: &[u8], zero: i16, positions: Range<usize>, out: &mut [i16]) {
+unsafe fn bytes_body<S: Simd, F: Factor>(
+    _: S,
+    layer: &Im2col,
+    input: &[u8],
+    zero: u8,
+    positions: Range<usize>,
+    out: &mut [F],
+) {
     let w = &layer.window;
     let channels = layer.channels;
-    let widen = |to: &mut [i16], from: &[u8]| {
-        to.iter_mut().zip(from).for_each(|(to, from)| *to = i16::from(*from) - zero);
-    };
+    let outside = F::of(zero, zero);
+    let copy = |to: &mut [F], from: &[u8]| to.iter_mut().zip(from).for_each(|(to, from)| *to = F::of(*from, zero));
     // Pixels that follow each other in memory are read together.
     let dense = layer.strides.channel == 1 && layer.strides.column == channels && w.dilation[1] == 1;
-    for (at, out) in positions.zip(out.chunks_exact_mut(layer.k().next_multiple_of(2))) {
+    for (at, out) in positions.zip(out.chunks_exact_mut(layer.k().next_multiple_of(F::STEP))) {
         let (y, x) = (at / w.output[1], at % w.output[1]);
         let inside = w.inside(1, x);
         let (taps, pad) = out.split_at_mut(layer.k());
-        pad.fill(0);
+        pad.fill(outside);
         for (tap, out) in taps.chunks_exact_mut(w.kernel[1] * channels).enumerate() {
             let Some(row) = w.source(0, y, tap) else {
-                out.fill(0);
+                out.fill(outside);
                 continue;
             };
             let (left, rest) = out.split_at_mut(inside.start.min(inside.end) * channels);
             let (middle, right) = rest.split_at_mut(inside.len() * channels);
-            left.fill(0);
-            right.fill(0);
+            left.fill(outside);
+            right.fill(outside);
             let place = |tap: usize| {
                 row * layer.strides.row + (x * w.stride[1] + tap * w.dilation[1] - w.before[1]) * layer.strides.column
             };
             if dense && !inside.is_empty() {
-                widen(middle, &input[place(inside.start)..]);
+                copy(middle, &input[place(inside.start)..]);
                 continue;
             }
             for (tap, pixel) in inside.clone().zip(middle.chunks_exact_mut(channels)) {
                 let from = &input[place(tap)..];
                 match layer.strides.channel {
-                    1 => widen(pixel, from),
-                    step => widen_apart(pixel, from, step, zero),
+                    1 => copy(pixel, from),
+                    step => {
+                        let from = from.iter().step_by(step);
+                        pixel.iter_mut().zip(from).for_each(|(to, from)| *to = F::of(*from, zero));
+                    }
                 }
             }
         }
     }
-}
-
-/// Channels that do not follow each other.
-fn widen_apart(to: &mut [i16], from: &[u8], step: usize, zero: i16) {
-    to.iter_mut().zip(from.iter().step_by(step)).for_each(|(to, from)| *to = i16::from(*from) - zero);
 }
 
 /// Copies as many values as `to` holds. A few of them, as in windows over the picture itself, are copied by instructions
@@ -211,20 +253,24 @@ mod tests {
         }
     }
 
-    fn check_bytes(window: Window, channels: usize, zero: i16, seed: u64) {
+    fn check_bytes(window: Window, channels: usize, zero: u8, seed: u64) {
         let [h, w] = window.input;
         let strides = Strides { row: w * channels, column: channels, channel: 1 };
         let layer = Im2col { window, channels, strides, read: [f32::NEG_INFINITY, f32::INFINITY] };
         let bytes: Vec<u8> = noise(seed, h * w * channels).iter().map(|v| (v.abs() * 255.0) as u8).collect();
         // What is outside is zero in both.
-        let floats: Vec<f32> = bytes.iter().map(|b| f32::from(i16::from(*b) - zero)).collect();
+        let floats: Vec<f32> = bytes.iter().map(|b| f32::from(*b) - f32::from(zero)).collect();
         let (all, k) = (window.positions(), layer.k());
-        let (mut out, mut wanted) = (vec![7_i16; all * k.next_multiple_of(2)], vec![f32::NAN; all * k]);
+        let (two, four) = (k.next_multiple_of(2), k.next_multiple_of(4));
+        let (mut shorts, mut whole, mut wanted) = (vec![7; all * two], vec![7; all * four], vec![f32::NAN; all * k]);
         layer.run(&floats, 0..all, &mut wanted);
         for isa in Isa::available() {
-            layer.run_bytes(isa, &bytes, zero, 0..all, &mut out);
-            for (out, wanted) in out.chunks(k.next_multiple_of(2)).zip(wanted.chunks(k)) {
-                assert!(out[..k].iter().zip(wanted).all(|(a, b)| f32::from(*a) == *b), "{isa} {window:?}");
+            layer.run_shorts(isa, &bytes, zero, 0..all, &mut shorts);
+            layer.run_bytes(isa, &bytes, zero, 0..all, &mut whole);
+            for ((shorts, whole), wanted) in shorts.chunks(two).zip(whole.chunks(four)).zip(wanted.chunks(k)) {
+                assert!(shorts.iter().zip(wanted).all(|(a, b)| f32::from(*a) == *b), "{isa} {window:?}");
+                let real = |byte: u8| f32::from(byte) - f32::from(zero);
+                assert!(whole.iter().zip(wanted).all(|(a, b)| real(*a) == *b), "{isa} {window:?}");
             }
         }
     }
@@ -237,7 +283,7 @@ mod tests {
         }
 
         #[test]
-        fn any_window_of_bytes(window in crate::window::any(), channels in 1..20_usize, zero in 0..256_i16, seed in 0..99_u64) {
+        fn any_window_of_bytes(window in crate::window::any(), channels in 1..20_usize, zero: u8, seed in 0..99_u64) {
             check_bytes(window, channels, zero, seed);
         }
     }

@@ -14,6 +14,8 @@ pub(crate) enum Kind {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Vnni,
 }
 
 /// The name of the environment variable that forces an instruction set.
@@ -34,24 +36,21 @@ impl Isa {
             if avx2 {
                 found.push(Isa(Kind::Avx2));
             }
-            if avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
+            let avx512 = avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+            if avx512 {
                 found.push(Isa(Kind::Avx512));
+            }
+            if avx512 && is_x86_feature_detected!("avx512vnni") {
+                found.push(Isa(Kind::Vnni));
             }
         }
         found
     }
 
-    /// The set to use: the best of this machine whose kernels the project's tests have been executed with. AVX-512 is
-    /// not among those yet, so it is used only when asked for by name.
+    /// The set to use: the best of this machine. The project's tests have been executed with every set that there is; one
+    /// that they have not must not be chosen here.
     pub fn best() -> Isa {
-        let tested = |isa: &Isa| match isa.0 {
-            Kind::Portable => true,
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => true,
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => false,
-        };
-        Isa::available().into_iter().rfind(tested).unwrap_or(Isa::PORTABLE)
+        Isa::available().pop().unwrap_or(Isa::PORTABLE)
     }
 
     /// What `EDGE_ISA` names, or [`Isa::best`] where it is not set. The error names what there is.
@@ -71,7 +70,7 @@ impl Isa {
         })
     }
 
-    /// `portable`, `avx2`, `avx512`.
+    /// `portable`, `avx2`, `avx512`, `avx512vnni`.
     pub fn name(self) -> &'static str {
         match self.0 {
             Kind::Portable => "portable",
@@ -79,6 +78,8 @@ impl Isa {
             Kind::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Vnni => "avx512vnni",
         }
     }
 
@@ -89,13 +90,22 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => 8,
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => 16,
+            Kind::Avx512 | Kind::Vnni => 16,
         }
     }
 
     /// `channels` rounded up to whole vectors.
     pub fn padded(self, channels: usize) -> usize {
         channels.next_multiple_of(self.lanes())
+    }
+
+    /// Whether it multiplies bytes by fours ([`crate::Quads`]) faster than int16 by pairs ([`crate::Weights8`]).
+    pub fn has_quads(self) -> bool {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Vnni => true,
+            _ => false,
+        }
     }
 
     pub(crate) fn kind(self) -> Kind {

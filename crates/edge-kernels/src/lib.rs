@@ -23,12 +23,14 @@
 
 mod buffer;
 mod depthwise;
+mod fours;
 mod gemm;
 mod gemm8;
 mod im2col;
 mod isa;
 mod peak;
 mod pooling;
+mod quads;
 mod quantized;
 mod simd;
 mod threads;
@@ -36,12 +38,13 @@ mod window;
 
 pub use buffer::{Buffer, Plain};
 pub use depthwise::Depthwise;
-pub use gemm::{Epilogue, Weights, column_step, gemm, gemv};
+pub use gemm::{Epilogue, Weights, column_step, gemm, gemv, row_step};
 pub use gemm8::{Scale, Weights8, gemm8, gemm8_float};
 pub use im2col::{Im2col, Strides};
 pub use isa::{ENVIRONMENT, Isa};
 pub use peak::peak;
 pub use pooling::{add, average, max_pool};
+pub use quads::Quads;
 pub use quantized::{Affine, dequantize, max_pool_bytes, quantize, requantize, sum_bytes};
 pub use threads::Threads;
 pub use window::Window;

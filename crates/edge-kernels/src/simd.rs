@@ -158,9 +158,69 @@ impl Simd for Portable {
     }
 }
 
+/// Sets that multiply unsigned bytes with signed ones, four at a time.
+pub(crate) trait Dot4: Copy {
+    /// The set's other instructions.
+    type Set: Simd;
+    /// Those.
+    fn set(self) -> Self::Set;
+    /// All lanes the four bytes at `p`.
+    ///
+    /// # Safety
+    /// `p` points to four values.
+    unsafe fn quad(self, p: *const u8) -> <Self::Set as Simd>::I;
+    /// A vector of fours from `p`.
+    ///
+    /// # Safety
+    /// `p` points to that many.
+    unsafe fn quads(self, p: *const i8) -> <Self::Set as Simd>::I;
+    /// A vector of int32 from `p`.
+    ///
+    /// # Safety
+    /// `p` points to that many.
+    unsafe fn sums(self, p: *const i32) -> <Self::Set as Simd>::I;
+    /// sum + the products of the fours of `a`, unsigned, and `b`, signed, added; exact but for an overflow of the sum.
+    fn dot4(
+        self,
+        a: <Self::Set as Simd>::I,
+        b: <Self::Set as Simd>::I,
+        sum: <Self::Set as Simd>::I,
+    ) -> <Self::Set as Simd>::I;
+}
+
+impl Dot4 for Portable {
+    type Set = Portable;
+    #[inline(always)]
+    fn set(self) -> Portable {
+        self
+    }
+    #[inline(always)]
+    unsafe fn quad(self, p: *const u8) -> [i32; 8] {
+        // SAFETY: the caller's promise.
+        [unsafe { p.cast::<i32>().read_unaligned() }; 8]
+    }
+    #[inline(always)]
+    unsafe fn quads(self, p: *const i8) -> [i32; 8] {
+        // SAFETY: the caller's promise.
+        unsafe { p.cast::<[i32; 8]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn sums(self, p: *const i32) -> [i32; 8] {
+        // SAFETY: the caller's promise.
+        unsafe { p.cast::<[i32; 8]>().read_unaligned() }
+    }
+    #[inline(always)]
+    fn dot4(self, a: [i32; 8], b: [i32; 8], sum: [i32; 8]) -> [i32; 8] {
+        std::array::from_fn(|i| {
+            let products = a[i].to_ne_bytes().into_iter().zip(b[i].to_ne_bytes());
+            products.fold(sum[i], |sum, (a, b)| sum.wrapping_add(i32::from(a) * i32::from(b as i8)))
+        })
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::Simd;
+    use super::{Dot4, Simd};
     use std::arch::x86_64::*;
 
     /// AVX2 and FMA.
@@ -169,6 +229,49 @@ mod x86 {
     /// AVX-512F.
     #[derive(Clone, Copy)]
     pub(crate) struct Avx512(());
+
+    /// AVX-512-VNNI on top.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Vnni(Avx512);
+
+    impl Vnni {
+        /// The set's vectors.
+        ///
+        /// # Safety
+        /// The machine has the instructions.
+        #[inline(always)]
+        pub(crate) unsafe fn new() -> Vnni {
+            Vnni(Avx512(()))
+        }
+    }
+
+    impl Dot4 for Vnni {
+        type Set = Avx512;
+        #[inline(always)]
+        fn set(self) -> Avx512 {
+            self.0
+        }
+        #[inline(always)]
+        unsafe fn quad(self, p: *const u8) -> __m512i {
+            // SAFETY: the value of this type proves that the machine has the instructions; `p` by the caller's promise.
+            unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
+        }
+        #[inline(always)]
+        unsafe fn quads(self, p: *const i8) -> __m512i {
+            // SAFETY: as above.
+            unsafe { _mm512_loadu_si512(p.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn sums(self, p: *const i32) -> __m512i {
+            // SAFETY: as above.
+            unsafe { _mm512_loadu_si512(p.cast()) }
+        }
+        #[inline(always)]
+        fn dot4(self, a: __m512i, b: __m512i, sum: __m512i) -> __m512i {
+            // SAFETY: as above.
+            unsafe { _mm512_dpbusd_epi32(sum, a, b) }
+        }
+    }
 
     macro_rules! x86 {
         ($name:ident, $vector:ty, $lanes:expr, $splat:ident $load:ident $store:ident $fma:ident $add:ident $mul:ident
@@ -340,7 +443,7 @@ mod x86 {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Avx2, Avx512};
+pub(crate) use x86::{Avx2, Avx512, Vnni};
 
 /// Compiles a generic function for every instruction set: `kernel!(fn name(arg: Type, …) -> T = body);` makes
 /// `unsafe fn name(isa: Isa, arg: Type, …) -> T`, which calls `body(vectors, arg, …)` with the vectors of `isa`.
@@ -370,7 +473,7 @@ macro_rules! kernel {
                     #[cfg(target_arch = "x86_64")]
                     $crate::isa::Kind::Avx2 => avx2($($arg),*),
                     #[cfg(target_arch = "x86_64")]
-                    $crate::isa::Kind::Avx512 => avx512($($arg),*),
+                    $crate::isa::Kind::Avx512 | $crate::isa::Kind::Vnni => avx512($($arg),*),
                 }
             }
         }

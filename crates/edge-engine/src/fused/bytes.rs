@@ -1,9 +1,10 @@
 //! Layers that compute with bytes: filters stay whole numbers, and what a sum is multiplied with is worked out here.
 
 use super::graph::{Conv, Dense, Filter, OPEN, Quant, Value};
-use super::plan::{MOST, Planner, STRIP, hwc};
-use super::step::{Pieces, Requantize, Rows8, Work};
-use edge_kernels::{Affine, Depthwise, Im2col, Weights8, Window};
+use super::fuse::is_pointwise;
+use super::plan::{MOST, Planner, STRIP, hwc, places};
+use super::step::{Pieces, Requantize, Rows8, Whole, Work};
+use edge_kernels::{Affine, Depthwise, Im2col, Quads, Weights8, Window};
 
 impl Planner<'_> {
     /// A convolution of bytes.
@@ -15,35 +16,58 @@ impl Planner<'_> {
         }
         let taps = conv.window.kernel[0] * conv.window.kernel[1];
         let channels = inner.values.len() / made.c / taps;
-        let weights = Weights8::pack(self.isa, channels * taps, made.c, |row, o| {
-            let (tap, channel) = (row / channels, row % channels);
-            inner.values[(o * channels + channel) * taps + tap]
-        });
-        let mut weights = weights.ok_or("a filter so large that sums could overflow")?;
         let (rows, read) = match &conv.first {
             Some((first, between)) => {
                 let between = self.values[*between].quant.ok_or("real numbers between convolutions of bytes")?;
-                let depthwise = self.depthwise(first, source, Some(between))?;
-                if depthwise.channels() != weights.k() {
-                    // The strip has its channels padded; so has the filter then.
-                    let padded = depthwise.channels();
-                    let wide = |row: usize, o: usize| if row < channels { inner.values[o * channels + row] } else { 0 };
-                    let wide = Weights8::pack(self.isa, padded, made.c, wide);
-                    weights = wide.ok_or("a filter so large that sums could overflow")?;
-                }
-                (Rows8::Depthwise(Box::new(depthwise)), between)
+                (Rows8::Depthwise(Box::new(self.depthwise(first, source, Some(between))?)), between)
             }
             None => {
                 let strides = hwc(source, self.padded(source));
                 let im2col = Im2col { window: conv.window, channels: source.c, strides, read: OPEN };
-                (Rows8::Im2col(im2col, quant.zero as i16), quant)
+                (Rows8::Im2col(im2col, quant.zero as u8), quant)
             }
         };
+        let value = |row: usize, o: usize| {
+            let (tap, channel) = (row / channels, row % channels);
+            inner.values[(o * channels + channel) * taps + tap]
+        };
+        let direct = conv.first.is_none() && is_pointwise(conv);
+        let direct = if direct { Some(places(&conv.window, self.padded(source))?) } else { None };
+        let (rows, weights, pieces) = self.whole(rows, direct, [channels * taps, made.c], read, made.pixels(), value)?;
         let scale = requantize(&inner.scale, filter, &conv.bias, read, made.quant, conv.written, weights.n());
-        let most = (STRIP / 2 / weights.k().max(1)).clamp(6, MOST);
-        let pieces = self.pieces(made.pixels(), most);
-        self.scratch[1] = self.scratch[1].max(pieces.size.min(made.pixels()) * weights.k());
         Ok(Work::Conv8 { rows, weights, scale, pieces })
+    }
+
+    /// Packs weights of `[k, n]` for rows that `rows` makes, or that lie in the input at `direct`, in the way that this
+    /// machine multiplies best, and makes room for strips.
+    fn whole(
+        &mut self,
+        rows: Rows8,
+        direct: Option<Vec<u32>>,
+        [k, n]: [usize; 2],
+        read: Quant,
+        positions: usize,
+        value: impl Fn(usize, usize) -> i16,
+    ) -> Result<(Rows8, Whole, Pieces), String> {
+        // A depthwise convolution makes rows with its channels padded.
+        let padded = if let Rows8::Depthwise(d) = &rows { d.channels() } else { k };
+        let quads = self.isa.has_quads().then(|| Quads::pack(self.isa, k, n, read.zero as u8, &value)).flatten();
+        let (row, size) = match &quads {
+            Some(quads) => (padded.max(quads.k()), 1),
+            None => (padded.next_multiple_of(2), 2),
+        };
+        let pieces = self.pieces(positions, (STRIP / size / row.max(1)).clamp(6, MOST));
+        let count = pieces.size.min(positions);
+        if let Some(quads) = quads {
+            if let Some(places) = direct {
+                return Ok((Rows8::Direct(places), Whole::Quads(quads, vec![]), pieces));
+            }
+            self.scratch[2] = self.scratch[2].max(count * row);
+            return Ok((rows, Whole::Quads(quads, (0..count).map(|i| (i * row) as u32).collect()), pieces));
+        }
+        self.scratch[1] = self.scratch[1].max(count * row);
+        let weights = Weights8::pack(self.isa, padded, n, |row, n| if row < k { value(row, n) } else { 0 });
+        Ok((rows, Whole::Pairs(weights.ok_or("a filter so large that sums could overflow")?), pieces))
     }
 
     /// A dense layer of bytes.
@@ -59,21 +83,21 @@ impl Planner<'_> {
             let (pixel, channel) = dense.input.place(at);
             order[pixel * dense.input.c + channel] = at;
         }
-        let weights = Weights8::pack(self.isa, dense.k, dense.n, |row, n| {
+        let value = |row: usize, n: usize| {
             let k = order[row];
             inner.values[if dense.turned { n * dense.k + k } else { k * dense.n + n }]
-        });
-        let weights = weights.ok_or("so many weights that sums could overflow")?;
-        // All of the picture under one window.
+        };
+        // All of the picture under one window; one pixel is a row as it lies.
         let size = [dense.input.h, dense.input.w];
         let window = Window::new(size, size, [1, 1], [1, 1], [0, 0], [0, 0]).ok_or("a dense layer of nothing")?;
         let strides = hwc(&dense.input, self.padded(&dense.input));
         let im2col = Im2col { window, channels: dense.input.c, strides, read: OPEN };
+        let direct = (size == [1, 1]).then(|| vec![0]);
+        let rows = Rows8::Im2col(im2col, quant.zero as u8);
+        let (rows, weights, pieces) = self.whole(rows, direct, [dense.k, dense.n], quant, 1, value)?;
         let columns = weights.n();
         let scale = requantize(&inner.scale, &dense.weights, &dense.bias, quant, made.quant, dense.written, columns);
-        self.scratch[1] = self.scratch[1].max(weights.k());
-        let pieces = Pieces { size: 1, positions: 1 };
-        Ok(Work::Conv8 { rows: Rows8::Im2col(im2col, quant.zero as i16), weights, scale, pieces })
+        Ok(Work::Conv8 { rows, weights, scale, pieces })
     }
 
     /// A depthwise convolution from bytes to bytes.

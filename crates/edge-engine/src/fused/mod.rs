@@ -169,6 +169,7 @@ fn info(step: &step::Step, graph: &GraphProto) -> StepInfo {
         }
         Work::Conv8 { rows, weights, pieces, .. } => {
             let rows = match rows {
+                Rows8::Direct(_) => String::new(),
                 Rows8::Im2col(i, _) if i.window.kernel == [1, 1] => String::new(),
                 Rows8::Im2col(i, _) => format!("{} im2col, ", window(&i.window)),
                 Rows8::Depthwise(d) => format!("depthwise {}, ", window(d.window())),

@@ -5,7 +5,7 @@ use super::constant::Constants;
 use super::fuse::is_pointwise;
 use super::graph::{Conv, Dense, Filter, Form, Id, Kind, Layer, OPEN, Op, Quant, Value};
 use super::step::{Input, Memory, Pieces, Rows, Scratch, Step, Work};
-use edge_kernels::{Buffer, Depthwise, Im2col, Isa, Plain, Strides, Weights, Window, column_step};
+use edge_kernels::{Buffer, Depthwise, Im2col, Isa, Plain, Strides, Weights, Window, column_step, row_step};
 
 /// What rows of A may take of the second-level cache while a block of k is worked on, in bytes.
 const BLOCK: usize = 192 << 10;
@@ -47,7 +47,7 @@ pub fn plan(
         floats: vec![],
         bytes: vec![],
         place: vec![None; values.len()],
-        scratch: [0; 2],
+        scratch: [0; 3],
         imported: None,
     };
     let mut steps = vec![];
@@ -63,8 +63,8 @@ pub fn plan(
     }
     let outputs = outputs.iter().map(|o| planner.input(*o)).collect::<Result<_, _>>()?;
     let memory = Memory { floats: buffers(&planner.floats), bytes: buffers(&planner.bytes) };
-    let [floats, shorts] = planner.scratch;
-    let scratch = || Scratch { floats: Buffer::new(floats), shorts: Buffer::new(shorts) };
+    let [floats, shorts, bytes] = planner.scratch;
+    let scratch = || Scratch { floats: Buffer::new(floats), shorts: Buffer::new(shorts), bytes: Buffer::new(bytes) };
     Ok(Plan { steps, memory, scratch: (0..threads).map(|_| scratch()).collect(), outputs })
 }
 
@@ -87,8 +87,8 @@ pub struct Planner<'a> {
     bytes: Vec<Slot>,
     /// Where a value lies.
     place: Vec<Option<Input>>,
-    /// Real and whole numbers in a strip.
-    pub scratch: [usize; 2],
+    /// Real numbers, whole ones and bytes in a strip.
+    pub scratch: [usize; 3],
     /// The picture with its channels padded, where somebody reads it so.
     imported: Option<Input>,
 }
@@ -239,9 +239,9 @@ impl Planner<'_> {
     /// Positions cut so that the threads end together, at most `most` in a piece. A piece is a multiple of the rows that a
     /// kernel takes at once, and each has a cost of its own (the weights come through the cache once more).
     pub fn pieces(&self, positions: usize, most: usize) -> Pieces {
-        const TILE: usize = 6;
         const OVERHEAD: usize = 3;
-        let last = most.next_multiple_of(TILE).max(TILE);
+        let tile = row_step(self.isa);
+        let last = most.next_multiple_of(tile).max(tile);
         let span = |size: usize| {
             let mut ends = vec![0; self.threads];
             for first in (0..positions).step_by(size) {
@@ -257,7 +257,7 @@ impl Planner<'_> {
         if positions > 100 * last {
             return Pieces { size: last, positions };
         }
-        let sizes = (last.min(2 * TILE) / TILE..=last / TILE).rev().map(|tiles| tiles * TILE);
+        let sizes = (last.min(2 * tile) / tile..=last / tile).rev().map(|tiles| tiles * tile);
         Pieces { size: sizes.min_by_key(|s| span(*s)).unwrap_or(last), positions }
     }
 
@@ -291,14 +291,7 @@ impl Planner<'_> {
         let rows = match &conv.first {
             Some((first, _)) => Rows::Depthwise(Box::new(self.depthwise(first, source, None)?)),
             None if is_pointwise(conv) && conv.read == OPEN && input != Input::Picture => {
-                let w = &conv.window;
-                let padded = self.padded(source);
-                let offset = |at: usize| {
-                    let (y, x) = (at / w.output[1], at % w.output[1]);
-                    (y * w.stride[0] * w.input[1] + x * w.stride[1]) * padded
-                };
-                let offsets = (0..positions).map(|at| u32::try_from(offset(at)).map_err(|e| e.to_string()));
-                Rows::Direct(offsets.collect::<Result<_, _>>()?)
+                Rows::Direct(places(&conv.window, self.padded(source))?)
             }
             None => {
                 let strides = match input {
@@ -407,6 +400,15 @@ fn strides(picture: &Value, channels: usize) -> Strides {
         Form::Nchw | Form::FlatChw => Strides { row: picture.w, column: 1, channel: picture.pixels() },
         Form::Nhwc | Form::FlatHwc => hwc(picture, channels),
     }
+}
+
+/// Where the pixels that a pointwise convolution reads begin.
+pub fn places(w: &Window, channels: usize) -> Result<Vec<u32>, String> {
+    let place = |at: usize| {
+        let (y, x) = (at / w.output[1], at % w.output[1]);
+        (y * w.stride[0] * w.input[1] + x * w.stride[1]) * channels
+    };
+    (0..w.positions()).map(|at| u32::try_from(place(at)).map_err(|e| e.to_string())).collect()
 }
 
 pub fn hwc(value: &Value, padded: usize) -> Strides {

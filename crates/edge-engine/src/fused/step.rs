@@ -1,9 +1,11 @@
 //! Steps: what runs for each picture, without allocating.
 
 use edge_kernels::{
-    Affine, Buffer, Depthwise, Epilogue, Im2col, Isa, Scale, Strides, Threads, Weights, Weights8, Window, add, average,
-    dequantize, gemm, gemm8, gemm8_float, gemv, max_pool, max_pool_bytes, quantize, requantize, sum_bytes,
+    Affine, Buffer, Depthwise, Epilogue, Im2col, Isa, Quads, Scale, Strides, Threads, Weights, Weights8, Window, add,
+    average, dequantize, gemm, gemm8, gemm8_float, gemv, max_pool, max_pool_bytes, quantize, requantize, sum_bytes,
 };
+
+use std::ops::Range;
 
 /// What a step reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub struct Scratch {
     pub floats: Buffer,
     /// Whole ones.
     pub shorts: Buffer<i16>,
+    /// Bytes.
+    pub bytes: Buffer<u8>,
 }
 
 /// What a matrix product of whole numbers becomes.
@@ -65,12 +69,40 @@ pub enum Rows {
     Depthwise(Box<Depthwise>),
 }
 
-/// Where a matrix product of whole numbers finds its rows: always in a strip.
+/// Where a matrix product of whole numbers finds its rows.
 pub enum Rows8 {
-    /// Copied from under a window, a zero point taken off.
-    Im2col(Im2col, i16),
-    /// Made by a depthwise convolution.
+    /// In the input, from these places on.
+    Direct(Vec<u32>),
+    /// In a strip, copied from under a window; the zero point, which is outside the picture, too.
+    Im2col(Im2col, u8),
+    /// In a strip, made by a depthwise convolution.
     Depthwise(Box<Depthwise>),
+}
+
+/// Weights in whole numbers.
+pub enum Whole {
+    /// Multiplied in pairs, with rows from which the zero point is taken off.
+    Pairs(Weights8),
+    /// Multiplied in fours, with rows as they are, which begin at these places of a strip.
+    Quads(Quads, Vec<u32>),
+}
+
+impl Whole {
+    /// Rows.
+    pub fn k(&self) -> usize {
+        match self {
+            Whole::Pairs(weights) => weights.k(),
+            Whole::Quads(weights, _) => weights.k(),
+        }
+    }
+
+    /// Columns, padded to whole vectors.
+    pub fn n(&self) -> usize {
+        match self {
+            Whole::Pairs(weights) => weights.n(),
+            Whole::Quads(weights, _) => weights.n(),
+        }
+    }
 }
 
 /// What a step does.
@@ -91,7 +123,7 @@ pub enum Work {
         columns: usize,
     },
     /// A matrix product of whole numbers with what stands before and after it.
-    Conv8 { rows: Rows8, weights: Weights8, scale: Requantize, pieces: Pieces },
+    Conv8 { rows: Rows8, weights: Whole, scale: Requantize, pieces: Pieces },
     /// A depthwise convolution by itself.
     Depthwise { depthwise: Box<Depthwise>, pieces: Pieces },
     /// The maximum under a window.
@@ -267,8 +299,18 @@ impl Step {
             Work::Conv8 { rows, weights, scale, pieces } => {
                 let n = weights.n();
                 threads.chunks(out, pieces.size * n, scratch, |piece, out, scratch| {
-                    let strip = strip(isa, rows, weights, input, piece * pieces.size, out.len() / n, scratch);
-                    gemm8_float(strip, weights, &scale.lend(), out);
+                    let first = piece * pieces.size;
+                    let positions = first..first + out.len() / n;
+                    match weights {
+                        Whole::Pairs(weights) => {
+                            let strip = rows.shorts(isa, weights.k(), input, positions, scratch);
+                            gemm8_float(strip, weights, &scale.lend(), out);
+                        }
+                        Whole::Quads(weights, table) => {
+                            let (a, rows) = rows.bytes(isa, weights.k(), table, input, positions, scratch);
+                            weights.multiply_float(a, rows, &scale.lend(), out);
+                        }
+                    }
                 });
             }
             Work::Rescale { other, affine, chunk } => {
@@ -312,8 +354,18 @@ impl Step {
             Work::Conv8 { rows, weights, scale, pieces } => {
                 let n = weights.n();
                 threads.chunks(out, pieces.size * n, scratch, |piece, out, scratch| {
-                    let strip = strip(isa, rows, weights, input, piece * pieces.size, out.len() / n, scratch);
-                    gemm8(strip, weights, &scale.lend(), out);
+                    let first = piece * pieces.size;
+                    let positions = first..first + out.len() / n;
+                    match weights {
+                        Whole::Pairs(weights) => {
+                            let strip = rows.shorts(isa, weights.k(), input, positions, scratch);
+                            gemm8(strip, weights, &scale.lend(), out);
+                        }
+                        Whole::Quads(weights, table) => {
+                            let (a, rows) = rows.bytes(isa, weights.k(), table, input, positions, scratch);
+                            weights.multiply(a, rows, &scale.lend(), out);
+                        }
+                    }
                 });
             }
             Work::Depthwise { depthwise, pieces } => {
@@ -354,24 +406,50 @@ impl Requantize {
     }
 }
 
-/// The rows of a matrix product of whole numbers, made for `count` positions from `first`.
-fn strip<'a>(
-    isa: Isa,
-    rows: &Rows8,
-    weights: &Weights8,
-    input: &[u8],
-    first: usize,
-    count: usize,
-    scratch: &'a mut Scratch,
-) -> &'a [i16] {
-    let strip = &mut scratch.shorts[..count * weights.k()];
-    match rows {
-        Rows8::Im2col(im2col, zero) => im2col.run_bytes(isa, input, *zero, first..first + count, strip),
-        Rows8::Depthwise(depthwise) => {
-            depthwise.run_strip(&input[..depthwise.input_len()], first..first + count, strip)
+impl Rows8 {
+    /// Rows of `k` values for some positions, their zero point taken off.
+    fn shorts<'a>(
+        &self,
+        isa: Isa,
+        k: usize,
+        input: &[u8],
+        positions: Range<usize>,
+        scratch: &'a mut Scratch,
+    ) -> &'a [i16] {
+        let strip = &mut scratch.shorts[..positions.len() * k];
+        match self {
+            Rows8::Direct(_) => {}
+            Rows8::Im2col(im2col, zero) => im2col.run_shorts(isa, input, *zero, positions, strip),
+            Rows8::Depthwise(depthwise) => depthwise.run_strip(&input[..depthwise.input_len()], positions, strip),
+        }
+        strip
+    }
+
+    /// Rows of `k` bytes for some positions, and where each begins.
+    fn bytes<'a>(
+        &'a self,
+        isa: Isa,
+        k: usize,
+        table: &'a [u32],
+        input: &'a [u8],
+        positions: Range<usize>,
+        scratch: &'a mut Scratch,
+    ) -> (&'a [u8], &'a [u32]) {
+        let table = &table[..positions.len().min(table.len())];
+        match self {
+            Rows8::Direct(places) => (input, &places[positions]),
+            Rows8::Im2col(im2col, zero) => {
+                let strip = &mut scratch.bytes[..positions.len() * k];
+                im2col.run_bytes(isa, input, *zero, positions, strip);
+                (strip, table)
+            }
+            Rows8::Depthwise(depthwise) => {
+                let strip = &mut scratch.bytes[..positions.len() * depthwise.channels()];
+                depthwise.run_bytes(&input[..depthwise.input_len()], positions, strip);
+                (strip, table)
+            }
         }
     }
-    strip
 }
 
 /// Softmax or sigmoid.

@@ -1,0 +1,274 @@
+//! Matrix times matrix in bytes, four products at a time: `vpdpbusd`, where a machine has it.
+//!
+//! A holds unsigned bytes as they are, zero point and all, and is read where it lies, by the offset of each row; W is packed
+//! in fours of k as signed bytes. What the zero point adds to a column is the same for every row, so sums begin with its
+//! negative: whole numbers, exact. The tile is 12 rows × 2 vectors; per four of k two loads of W, a broadcast per row and 24
+//! multiplications of 64 products each. Sums stay in registers over all of k.
+
+use crate::gemm8::{Scale, Sink};
+use crate::isa::Kind;
+use crate::simd::{Dot4, Portable, Simd};
+use crate::{Buffer, Isa};
+
+/// Vectors in a panel.
+const WIDTH: usize = 2;
+
+/// W, packed.
+#[derive(Clone)]
+pub struct Quads {
+    isa: Isa,
+    /// Rows, padded to fours.
+    k: usize,
+    /// Columns, padded to whole vectors.
+    n: usize,
+    /// Panel by panel, in it four by four of rows, in it column by column.
+    panels: Buffer<i8>,
+    /// Where sums begin, per column.
+    begin: Buffer<i32>,
+}
+
+impl Quads {
+    /// Packs `w`, (k, n), to be multiplied with bytes whose zero point is `zero`. `None` where a value is not one of
+    /// -128…127, or sums could overflow: 255 · 128 · k.
+    pub fn pack(isa: Isa, k: usize, n: usize, zero: u8, w: impl Fn(usize, usize) -> i16) -> Option<Quads> {
+        if k > i32::MAX as usize / (255 * 128) {
+            return None;
+        }
+        let lanes = isa.lanes();
+        let (rows, columns) = (k.next_multiple_of(4), isa.padded(n));
+        let (mut panels, mut begin) = (Buffer::new(rows * columns), Buffer::new(columns));
+        let step = WIDTH * lanes;
+        for column in 0..n {
+            let first = column / step * step;
+            let width = step.min(columns - first);
+            let panel = &mut panels[first * rows..][..width * rows];
+            let mut sum = 0;
+            for row in 0..k {
+                let value = i8::try_from(w(row, column)).ok()?;
+                panel[row / 4 * 4 * width + 4 * (column - first) + row % 4] = value;
+                sum += i32::from(value);
+            }
+            begin[column] = -i32::from(zero) * sum;
+        }
+        Some(Quads { isa, k: rows, n: columns, panels, begin })
+    }
+
+    /// Rows, padded to fours.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Columns, padded to whole vectors.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Computes rows of C as bytes. `a` holds row i of A from `rows[i]` on, [`Quads::k`] bytes of it; C has as many rows, each
+    /// of [`Quads::n`] values. What pads a row of A may be any bytes.
+    ///
+    /// # Panics
+    /// Where the lengths do not belong together.
+    pub fn multiply(&self, a: &[u8], rows: &[u32], scale: &Scale<'_>, c: &mut [u8]) {
+        self.run(a, rows, scale, c);
+    }
+
+    /// As [`Quads::multiply`], as float32.
+    ///
+    /// # Panics
+    /// Where the lengths do not belong together.
+    pub fn multiply_float(&self, a: &[u8], rows: &[u32], scale: &Scale<'_>, c: &mut [f32]) {
+        self.run(a, rows, scale, c);
+    }
+
+    fn run<C: Sink>(&self, a: &[u8], rows: &[u32], scale: &Scale<'_>, c: &mut [C]) {
+        assert_eq!(c.len(), rows.len() * self.n);
+        assert!(scale.factor.len() == self.n && scale.offset.len() == self.n);
+        let end = rows.iter().map(|r| *r as usize + self.k).max().unwrap_or_default();
+        assert!(end <= a.len(), "a row of A ends at {end} of {}", a.len());
+        // SAFETY: every row of A lies within `a`; C, the scales and the panels have the lengths that the loops count to; an
+        // Isa is of this machine.
+        unsafe {
+            match self.isa.kind() {
+                #[cfg(target_arch = "x86_64")]
+                Kind::Vnni => vnni(a, rows, self, scale, c),
+                _ => body(Portable, a, rows, self, scale, c),
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma")]
+unsafe fn vnni<C: Sink>(a: &[u8], rows: &[u32], w: &Quads, scale: &Scale<'_>, c: &mut [C]) {
+    // SAFETY: the features are enabled here; the rest is the caller's promise.
+    unsafe { body(crate::simd::Vnni::new(), a, rows, w, scale, c) }
+}
+
+#[inline(always)]
+unsafe fn body<D: Dot4, C: Sink>(d: D, a: &[u8], rows: &[u32], w: &Quads, scale: &Scale<'_>, c: &mut [C]) {
+    let lanes = D::Set::LANES;
+    // Without a kernel of its own, an instruction set of longer vectors gets shorter ones; columns are whole ones of both.
+    let step = WIDTH * w.isa.lanes();
+    for panel in (0..w.n).step_by(step) {
+        let width = (w.n - panel).min(step);
+        let mut row = 0;
+        macro_rules! take {
+            ($($height:literal)*) => {
+                $(while rows.len() - row >= $height {
+                    // SAFETY: so many rows are there; columns are whole vectors within C, W and the scales.
+                    unsafe {
+                        let mut column = 0;
+                        while width - column >= 2 * lanes {
+                            tile::<D, C, $height, 2>(d, a, rows, w, scale, c, row, panel, column, width);
+                            column += 2 * lanes;
+                        }
+                        if column < width {
+                            tile::<D, C, $height, 1>(d, a, rows, w, scale, c, row, panel, column, width);
+                        }
+                    }
+                    row += $height;
+                })*
+            };
+        }
+        if lanes == 16 {
+            take!(12);
+        }
+        take!(6 4 2 1);
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn tile<D: Dot4, C: Sink, const M: usize, const V: usize>(
+    d: D,
+    a: &[u8],
+    rows: &[u32],
+    w: &Quads,
+    scale: &Scale<'_>,
+    c: &mut [C],
+    row: usize,
+    panel: usize,
+    column: usize,
+    width: usize,
+) {
+    let (s, lanes) = (d.set(), D::Set::LANES);
+    // SAFETY: the caller's promise: M rows of A, M × V vectors of C, and the panel are there.
+    unsafe {
+        let a: [*const u8; M] = std::array::from_fn(|i| a.as_ptr().add(*rows.get_unchecked(row + i) as usize));
+        let c = c.as_mut_ptr();
+        let at = panel + column;
+        let out = |i: usize, j: usize| c.add((row + i) * w.n + at + j * lanes);
+        for i in 0..M {
+            s.fetch(out(i, 0));
+        }
+        let begin: [_; V] = std::array::from_fn(|j| d.sums(w.begin.as_ptr().add(at + j * lanes)));
+        let mut sums = [begin; M];
+        let mut panel = w.panels.as_ptr().add(panel * w.k + 4 * column);
+        for k in (0..w.k).step_by(4) {
+            let w: [_; V] = std::array::from_fn(|j| d.quads(panel.add(j * 4 * lanes)));
+            for i in 0..M {
+                let x = d.quad(a[i].add(k));
+                for j in 0..V {
+                    sums[i][j] = d.dot4(x, w[j], sums[i][j]);
+                }
+            }
+            panel = panel.add(4 * width);
+        }
+        let [low, high] = scale.limits.map(|l| s.splat(l));
+        for j in 0..V {
+            let factor = s.load(scale.factor.as_ptr().add(at + j * lanes));
+            let offset = s.load(scale.offset.as_ptr().add(at + j * lanes));
+            for (i, sums) in sums.iter().enumerate() {
+                let value = s.fma(s.float(sums[j]), factor, offset);
+                C::store(s, out(i, j), s.min(high, s.max(low, value)), scale.zero);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test::noise;
+    use proptest::prelude::*;
+
+    fn check_shape(m: usize, k: usize, n: usize, zeros: [u8; 2], spread: usize, seed: u64) {
+        let whole = |seed, len, most: f32| noise(seed, len).into_iter().map(move |v| (v * most) as i16);
+        let w: Vec<i16> = whole(seed + 1, k * n, 128.9).map(|v| v.min(127)).collect();
+        for isa in Isa::available() {
+            let weights = Quads::pack(isa, k, n, zeros[0], |k, j| w[k * n + j]).unwrap();
+            let (length, stride) = (weights.k(), weights.n());
+            // What pads a row to fours counts for nothing, whatever it is.
+            let a: Vec<u8> = whole(seed, m * (length + spread), 255.9).map(|v| v.unsigned_abs() as u8).collect();
+            let rows: Vec<u32> = (0..m).rev().map(|i| (i * (length + spread)) as u32).collect();
+            let factor: Vec<f32> = noise(seed + 2, stride).iter().map(|v| v / (k as f32).sqrt() / 100.0).collect();
+            let offset: Vec<f32> = noise(seed + 3, stride).iter().map(|v| v * 20.0).collect();
+            let zero = i32::from(zeros[1]);
+            let limits = [-(zero as f32), 255.0 - zero as f32];
+            let scale = Scale { factor: &factor, offset: &offset, limits, zero };
+            let (mut bytes, mut floats) = (vec![7; m * stride], vec![f32::NAN; m * stride]);
+            weights.multiply(&a, &rows, &scale, &mut bytes);
+            weights.multiply_float(&a, &rows, &scale, &mut floats);
+            for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                let value = |k: usize| i32::from(a[rows[i] as usize + k]) - i32::from(zeros[0]);
+                let sum: i32 = (0..k).map(|k| value(k) * i32::from(w[k * n + j])).sum();
+                let exact = (f64::from(sum) * f64::from(factor[j]) + f64::from(offset[j]))
+                    .clamp(f64::from(limits[0]), f64::from(limits[1]));
+                let at = i * stride + j;
+                assert!((f64::from(floats[at]) - exact).abs() < 1e-4, "{isa} {m}x{k}x{n}: {} for {exact}", floats[at]);
+                // A byte is the float32 rounded; only how that came about may differ in the last place.
+                let byte = f64::from(i32::from(bytes[at]) - zero);
+                assert!((byte - exact).abs() <= 0.5001, "{isa} {m}x{k}x{n}: {byte} for {exact}");
+            }
+        }
+    }
+
+    #[test]
+    fn shapes_that_straddle_tiles() {
+        let sizes = if cfg!(miri) { &[1, 7][..] } else { &[1, 2, 5, 6, 7, 11, 12, 13, 25, 37] };
+        for &m in sizes {
+            check_shape(m, 27, 32, [128, 128], 0, m as u64);
+        }
+        let sizes = if cfg!(miri) { &[1, 17][..] } else { &[1, 7, 8, 9, 16, 17, 24, 33, 40, 48, 728] };
+        for &n in sizes {
+            check_shape(14, 18, n, [0, 0], 5, n as u64);
+        }
+        let sizes = if cfg!(miri) { &[1, 5][..] } else { &[1, 2, 3, 4, 5, 727, 728, 2048, 4608] };
+        for &k in sizes {
+            check_shape(7, k, 24, [255, 255], 0, k as u64);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 64 }))]
+        #[test]
+        fn any_shape(m in 1..40_usize, k in 1..70_usize, n in 1..70_usize, zeros: [u8; 2], spread in 0..9_usize, seed in 0..99_u64) {
+            check_shape(m, k, n, zeros, spread, seed);
+        }
+    }
+
+    #[test]
+    fn the_rails_neither_overflow_nor_saturate() {
+        for isa in Isa::available() {
+            for (zero, byte) in [(0, 255), (255, 0)] {
+                let k = 65_000;
+                let weights = Quads::pack(isa, k, 1, zero, |_, _| -128).unwrap();
+                let (ones, zeros) = (vec![1.0; isa.lanes()], vec![0.0; isa.lanes()]);
+                let scale = Scale { factor: &ones, offset: &zeros, limits: [f32::NEG_INFINITY, f32::INFINITY], zero: 0 };
+                let mut c = vec![0.0; isa.lanes()];
+                weights.multiply_float(&vec![byte; weights.k()], &[0], &scale, &mut c);
+                assert_eq!(c[0], -128.0 * (f32::from(byte) - f32::from(zero)) * k as f32);
+            }
+            assert!(Quads::pack(isa, 70_000, 1, 0, |_, _| 0).is_none());
+            assert!(Quads::pack(isa, 4, 1, 0, |_, _| 128).is_none());
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a row of A ends")]
+    fn a_row_outside_is_refused() {
+        let packed = Quads::pack(Isa::PORTABLE, 4, 8, 0, |_, _| 0).unwrap();
+        let scale = Scale { factor: &[0.0; 8], offset: &[0.0; 8], limits: [0.0; 2], zero: 0 };
+        packed.multiply(&[0; 7], &[4], &scale, &mut [0; 8]);
+    }
+}
