@@ -1,7 +1,8 @@
 //! Matrix times matrix in float32: pointwise convolutions, and the second half of every other convolution.
 //!
 //! C[m][n] = Σk A[m][k] · W[k][n], then bias, a residual, and limits. Rows of A are pixels, (H,W) of a picture in
-//! (H,W,C), and are read where they lie, by the offset of each row: a stride costs nothing and nothing is packed. W is
+//! (H,W,C), and are read where they lie, by the offset of each row: a stride costs nothing and nothing is packed. A row may
+//! be several runs of values a pitch apart, the rows of a window over a picture: a k×k convolution without im2col. W is
 //! packed once, in panels of two vectors of columns. The tile is 6 rows × 2 vectors (AVX2: 12 accumulators of 16
 //! registers) or 12 × 2 (AVX-512): per k two loads of W, a broadcast per row, and as many fused multiply-adds as there
 //! are accumulators. k runs in blocks, outermost, so that a panel stays in the first-level cache and the rows' part of a block
@@ -20,10 +21,35 @@ const BLOCK: usize = 384;
 pub struct Weights {
     isa: Isa,
     k: usize,
+    /// Runs that a row of A is made of.
+    runs: usize,
+    /// Values of k in a block; whole runs, where there are several.
+    block: usize,
     /// Columns, padded to whole vectors.
     n: usize,
     /// Block of k by block, in it panel by panel, in it row by row.
     panels: Buffer,
+}
+
+/// Where rows of A lie.
+#[derive(Clone, Copy)]
+pub struct Places<'a> {
+    /// Where each begins.
+    pub starts: &'a [u32],
+    /// From a run of a row to its next.
+    pub pitch: usize,
+}
+
+impl Places<'_> {
+    /// That the rows, `runs` runs of `run` values each, lie within `length` values.
+    ///
+    /// # Panics
+    /// Where they do not.
+    pub(crate) fn check(&self, runs: usize, run: usize, length: usize) {
+        let start = self.starts.iter().max().map_or(0, |s| *s as usize);
+        let end = (runs - 1).checked_mul(self.pitch).and_then(|m| m.checked_add(start)?.checked_add(run));
+        assert!(end.is_some_and(|end| end <= length), "a row of A ends at {end:?} of {length}");
+    }
 }
 
 /// What happens to a sum before it is written.
@@ -40,16 +66,22 @@ pub struct Epilogue<'a> {
 }
 
 impl Weights {
-    /// Packs `w`, (k, n) row-major. Columns that pad n to whole vectors are zero.
-    pub fn pack(isa: Isa, k: usize, n: usize, w: impl Fn(usize, usize) -> f32) -> Weights {
+    /// Packs `w`, (k, n) row-major, for rows of A of `runs` runs, as [`run_fits`] allows. Columns that pad n to whole vectors
+    /// are zero.
+    ///
+    /// # Panics
+    /// Where k is not made of so many runs, or they do not fit.
+    pub fn pack(isa: Isa, k: usize, n: usize, runs: usize, w: impl Fn(usize, usize) -> f32) -> Weights {
+        assert!(runs == 1 || k.is_multiple_of(runs) && run_fits(k / runs));
         let lanes = isa.lanes();
         let padded = isa.padded(n);
+        let size = if runs == 1 { BLOCK } else { BLOCK / (k / runs) * (k / runs) };
         let mut panels = Buffer::new(k * padded);
         let mut at = 0;
-        for block in (0..k).step_by(BLOCK) {
+        for block in (0..k).step_by(size) {
             for first in (0..padded).step_by(WIDTH * lanes) {
                 let columns = (WIDTH * lanes).min(padded - first);
-                for row in block..(block + BLOCK).min(k) {
+                for row in block..(block + size).min(k) {
                     for column in first..(first + columns).min(n) {
                         panels[at + column - first] = w(row, column);
                     }
@@ -57,12 +89,17 @@ impl Weights {
                 }
             }
         }
-        Weights { isa, k, n: padded, panels }
+        Weights { isa, k, runs, block: size, n: padded, panels }
     }
 
     /// Rows.
     pub fn k(&self) -> usize {
         self.k
+    }
+
+    /// Runs that a row of A is made of.
+    pub fn runs(&self) -> usize {
+        self.runs
     }
 
     /// Columns, padded to whole vectors.
@@ -71,11 +108,16 @@ impl Weights {
     }
 }
 
-/// Computes rows of C. `a` holds row i of A from `rows[i]` on; C has as many rows, each of [`Weights::n`] values.
+/// Whether rows of A may be several runs of so many values.
+pub fn run_fits(run: usize) -> bool {
+    (1..=BLOCK).contains(&run)
+}
+
+/// Computes rows of C. `a` holds the rows of A at `rows`; C has as many rows, each of [`Weights::n`] values.
 ///
 /// # Panics
 /// Where the lengths do not belong together.
-pub fn gemm(a: &[f32], rows: &[u32], w: &Weights, epilogue: &Epilogue<'_>, c: &mut [f32]) {
+pub fn gemm(a: &[f32], rows: Places<'_>, w: &Weights, epilogue: &Epilogue<'_>, c: &mut [f32]) {
     gemm_columns(a, rows, w, 0, epilogue, c);
 }
 
@@ -84,7 +126,7 @@ pub fn gemm(a: &[f32], rows: &[u32], w: &Weights, epilogue: &Epilogue<'_>, c: &m
 /// # Panics
 /// Where the lengths do not belong together.
 pub fn gemv(a: &[f32], w: &Weights, first: usize, epilogue: &Epilogue<'_>, c: &mut [f32]) {
-    gemm_columns(a, &[0], w, first, epilogue, c);
+    gemm_columns(a, Places { starts: &[0], pitch: 0 }, w, first, epilogue, c);
 }
 
 /// Columns that are computed together.
@@ -97,25 +139,25 @@ pub fn row_step(isa: Isa) -> usize {
     if isa.lanes() == 16 { 12 } else { 6 }
 }
 
-fn gemm_columns(a: &[f32], rows: &[u32], w: &Weights, first: usize, epilogue: &Epilogue<'_>, c: &mut [f32]) {
-    if rows.is_empty() || c.is_empty() {
+fn gemm_columns(a: &[f32], rows: Places<'_>, w: &Weights, first: usize, epilogue: &Epilogue<'_>, c: &mut [f32]) {
+    let count = rows.starts.len();
+    if count == 0 || c.is_empty() {
         return;
     }
-    let columns = c.len() / rows.len();
-    assert!(c.len() == rows.len() * columns && columns.is_multiple_of(w.isa.lanes()));
+    let columns = c.len() / count;
+    assert!(c.len() == count * columns && columns.is_multiple_of(w.isa.lanes()));
     assert!(first.is_multiple_of(column_step(w.isa)) && first + columns <= w.n);
     // Only whole rows may be several: their distance in C is the number of columns.
     assert!(first + columns == w.n || columns.is_multiple_of(column_step(w.isa)));
     assert!(epilogue.bias.len() == w.n && epilogue.residual.is_none_or(|r| r.len() == c.len()));
-    let end = rows.iter().map(|r| *r as usize).max().unwrap_or_default() + w.k;
-    assert!(end <= a.len(), "a row of A ends at {end} of {}", a.len());
+    rows.check(w.runs, w.k / w.runs, a.len());
     // SAFETY: every row of A lies within `a`; C, the residual, the bias and the panels have the lengths that the loops
     // count to, as asserted.
     unsafe { run(w.isa, a, rows, w, first, columns, epilogue, c) }
 }
 
 kernel! {
-    fn run(a: &[f32], rows: &[u32], w: &Weights, first: usize, columns: usize, epilogue: &Epilogue<'_>, c: &mut [f32]) = body
+    fn run(a: &[f32], rows: Places<'_>, w: &Weights, first: usize, columns: usize, epilogue: &Epilogue<'_>, c: &mut [f32]) = body
 }
 
 /// One tile's part of the epilogue.
@@ -136,7 +178,10 @@ struct Place {
     c: *mut f32,
     /// Values from one row of C to the next.
     stride: usize,
-    /// Values of k in this block.
+    /// Runs in this block, and from one to the next.
+    runs: usize,
+    pitch: usize,
+    /// Values of k in a run.
     k: usize,
     /// Whether sums begin at zero, or at what C holds.
     begin: bool,
@@ -147,7 +192,7 @@ struct Place {
 unsafe fn body<S: Simd>(
     s: S,
     a: &[f32],
-    rows: &[u32],
+    rows: Places<'_>,
     w: &Weights,
     first: usize,
     columns: usize,
@@ -156,8 +201,11 @@ unsafe fn body<S: Simd>(
 ) {
     let step = WIDTH * S::LANES;
     let residual = epilogue.residual.map_or(std::ptr::null(), <[f32]>::as_ptr);
-    for block in (0..w.k).step_by(BLOCK) {
-        let k = (w.k - block).min(BLOCK);
+    for block in (0..w.k).step_by(w.block) {
+        let k = (w.k - block).min(w.block);
+        // A block is a part of one run, or some whole runs.
+        let run = if w.runs == 1 { k } else { w.k / w.runs };
+        let from = if w.runs == 1 { block } else { block / run * rows.pitch };
         let last = block + k == w.k;
         for column in (0..columns).step_by(step) {
             let wide = (columns - column).min(step);
@@ -165,12 +213,14 @@ unsafe fn body<S: Simd>(
             unsafe {
                 let at = first + column;
                 let place = Place {
-                    a: a.as_ptr().add(block),
-                    rows: rows.as_ptr(),
+                    a: a.as_ptr().add(from),
+                    rows: rows.starts.as_ptr(),
                     panel: w.panels.as_ptr().add(block * w.n + at * k),
                     c: c.as_mut_ptr().add(column),
                     stride: columns,
-                    k,
+                    runs: k / run,
+                    pitch: rows.pitch,
+                    k: run,
                     begin: block == 0,
                 };
                 let residual = if residual.is_null() { residual } else { residual.add(column) };
@@ -178,8 +228,8 @@ unsafe fn body<S: Simd>(
                     End { bias: epilogue.bias.as_ptr().add(at), residual, low: epilogue.low, high: epilogue.high };
                 let end = last.then_some(end);
                 match wide > S::LANES {
-                    true => tiles::<S, 2>(s, rows.len(), place, end),
-                    false => tiles::<S, 1>(s, rows.len(), place, end),
+                    true => tiles::<S, 2>(s, rows.starts.len(), place, end),
+                    false => tiles::<S, 1>(s, rows.starts.len(), place, end),
                 }
             }
         }
@@ -216,7 +266,7 @@ unsafe fn tiles<S: Simd, const V: usize>(s: S, rows: usize, place: Place, end: O
 
 #[inline(always)]
 unsafe fn tile<S: Simd, const M: usize, const V: usize>(s: S, place: Place, end: Option<End>) {
-    // SAFETY: the caller's promise: M rows of A with `k` values, M × V vectors of C, and the panel's `k` rows are there.
+    // SAFETY: the caller's promise: M rows of A with `k` values, M × V vectors of C, and the panel's rows are there.
     unsafe {
         let a: [*const f32; M] = std::array::from_fn(|i| place.a.add(*place.rows.add(i) as usize));
         let c = |i: usize, j: usize| place.c.add(i * place.stride + j * S::LANES);
@@ -242,14 +292,17 @@ unsafe fn tile<S: Simd, const M: usize, const V: usize>(s: S, place: Place, end:
                 panel = panel.add(V * S::LANES);
             };
         }
-        let mut k = 0;
-        while k + 2 <= place.k {
-            multiply!(k);
-            multiply!(k + 1);
-            k += 2;
-        }
-        if k < place.k {
-            multiply!(k);
+        for run in 0..place.runs {
+            let first = run * place.pitch;
+            let mut k = first;
+            while k + 2 <= first + place.k {
+                multiply!(k);
+                multiply!(k + 1);
+                k += 2;
+            }
+            if k < first + place.k {
+                multiply!(k);
+            }
         }
         let _ = panel;
         if !place.begin {
@@ -285,16 +338,17 @@ unsafe fn tile<S: Simd, const M: usize, const V: usize>(s: S, place: Place, end:
 #[cfg(test)]
 pub(crate) fn naive(
     a: &[f32],
-    rows: &[u32],
-    (k, n): (usize, usize),
+    rows: Places<'_>,
+    (k, n, runs): (usize, usize, usize),
     w: impl Fn(usize, usize) -> f32,
     epilogue: &Epilogue<'_>,
     stride: usize,
 ) -> Vec<f64> {
-    let mut c = vec![0.0; rows.len() * stride];
-    for (i, row) in rows.iter().enumerate() {
+    let mut c = vec![0.0; rows.starts.len() * stride];
+    for (i, row) in rows.starts.iter().enumerate() {
         for j in 0..stride {
-            let product = |k: usize| f64::from(a[*row as usize + k]) * f64::from(w(k, j));
+            let place = |at: usize| *row as usize + at / (k / runs) * rows.pitch + at % (k / runs);
+            let product = |k: usize| f64::from(a[place(k)]) * f64::from(w(k, j));
             let sum: f64 = if j < n { (0..k).map(product).sum() } else { 0.0 };
             let residual = epilogue.residual.map_or(0.0, |r| f64::from(r[i * stride + j]));
             let end = sum + f64::from(epilogue.bias[j]) + residual;
@@ -316,16 +370,25 @@ mod tests {
         let rows: Vec<u32> = (0..m).rev().map(|i| (i * (k + spread)) as u32).collect();
         for isa in Isa::available() {
             let stride = isa.padded(n);
-            let packed = Weights::pack(isa, k, n, |k, j| w[k * n + j]);
+            let packed = Weights::pack(isa, k, n, 1, |k, j| w[k * n + j]);
             let mut bias = noise(seed + 2, stride);
             bias[n..].fill(0.0);
             let added = noise(seed + 3, m * stride);
             let (low, high) = if limits { (0.0, 1.5) } else { (f32::NEG_INFINITY, f32::INFINITY) };
             let epilogue = Epilogue { bias: &bias, residual: residual.then_some(&added[..]), low, high };
             let mut c = vec![f32::NAN; m * stride];
-            gemm(&a, &rows, &packed, &epilogue, &mut c);
-            let wanted = naive(&a, &rows, (k, n), |k, j| w[k * n + j], &epilogue, stride);
+            let places = Places { starts: &rows, pitch: 0 };
+            gemm(&a, places, &packed, &epilogue, &mut c);
+            let wanted = naive(&a, places, (k, n, 1), |k, j| w[k * n + j], &epilogue, stride);
             close(&c, &wanted, k, &format!("{isa} {m}x{k}x{n}"));
+            // Rows of several runs, which overlap.
+            for runs in [2, 3, 5].into_iter().filter(|r| k % r == 0 && run_fits(k / r)) {
+                let packed = Weights::pack(isa, k, n, runs, |k, j| w[k * n + j]);
+                let places = Places { starts: &rows, pitch: k / runs - (k / runs) / 2 };
+                gemm(&a, places, &packed, &epilogue, &mut c);
+                let wanted = naive(&a, places, (k, n, runs), |k, j| w[k * n + j], &epilogue, stride);
+                close(&c, &wanted, k, &format!("{isa} {m}x{k}x{n} in {runs} runs"));
+            }
             // One row, in pieces of columns.
             let mut one = vec![f32::NAN; stride];
             let part = Epilogue { residual: None, ..epilogue };
@@ -334,7 +397,8 @@ mod tests {
                 let end = (first + step).min(stride);
                 gemv(&a[rows[0] as usize..], &packed, first, &part, &mut one[first..end]);
             }
-            close(&one, &naive(&a, &rows[..1], (k, n), |k, j| w[k * n + j], &part, stride), k, "gemv");
+            let first = Places { starts: &rows[..1], pitch: 0 };
+            close(&one, &naive(&a, first, (k, n, 1), |k, j| w[k * n + j], &part, stride), k, "gemv");
         }
     }
 
@@ -348,7 +412,7 @@ mod tests {
         for &n in sizes {
             check(7, 19, n, 3, false, true, n as u64);
         }
-        let sizes = if cfg!(miri) { &[1, 385][..] } else { &[1, 2, 3, 383, 384, 385, 728, 769, 2048] };
+        let sizes = if cfg!(miri) { &[1, 385][..] } else { &[1, 2, 3, 288, 383, 384, 385, 576, 728, 769, 960, 2048] };
         for &k in sizes {
             check(7, k, 24, 0, true, false, k as u64);
         }
@@ -357,11 +421,11 @@ mod tests {
     #[test]
     fn nan_is_not_hidden_by_limits() {
         for isa in Isa::available() {
-            let packed = Weights::pack(isa, 1, 1, |_, _| 1.0);
+            let packed = Weights::pack(isa, 1, 1, 1, |_, _| 1.0);
             let bias = vec![0.0; isa.lanes()];
             let epilogue = Epilogue { bias: &bias, residual: None, low: 0.0, high: 6.0 };
             let mut c = vec![0.0; isa.lanes()];
-            gemm(&[f32::NAN], &[0], &packed, &epilogue, &mut c);
+            gemm(&[f32::NAN], Places { starts: &[0], pitch: 0 }, &packed, &epilogue, &mut c);
             assert!(c[0].is_nan(), "{isa}");
         }
     }
@@ -377,8 +441,8 @@ mod tests {
     #[test]
     #[should_panic(expected = "a row of A ends")]
     fn a_row_outside_is_refused() {
-        let packed = Weights::pack(Isa::PORTABLE, 4, 8, |_, _| 0.0);
+        let packed = Weights::pack(Isa::PORTABLE, 4, 8, 1, |_, _| 0.0);
         let epilogue = Epilogue { bias: &[0.0; 8], residual: None, low: 0.0, high: 1.0 };
-        gemm(&[0.0; 7], &[4], &packed, &epilogue, &mut [0.0; 8]);
+        gemm(&[0.0; 7], Places { starts: &[4], pitch: 0 }, &packed, &epilogue, &mut [0.0; 8]);
     }
 }

@@ -5,6 +5,7 @@
 //! negative: whole numbers, exact. The tile is 12 rows × 2 vectors; per four of k two loads of W, a broadcast per row and 24
 //! multiplications of 64 products each. Sums stay in registers over all of k.
 
+use crate::gemm::Places;
 use crate::gemm8::{Scale, Sink};
 use crate::isa::Kind;
 use crate::simd::{Dot4, Portable, Simd};
@@ -17,8 +18,10 @@ const WIDTH: usize = 2;
 #[derive(Clone)]
 pub struct Quads {
     isa: Isa,
-    /// Rows, padded to fours.
+    /// Rows, runs padded to fours.
     k: usize,
+    /// Runs that a row of A is made of.
+    runs: usize,
     /// Columns, padded to whole vectors.
     n: usize,
     /// Panel by panel, in it four by four of rows, in it column by column.
@@ -28,9 +31,13 @@ pub struct Quads {
 }
 
 impl Quads {
-    /// Packs `w`, (k, n), to be multiplied with bytes whose zero point is `zero`. `None` where a value is not one of
-    /// -128…127, or sums could overflow: 255 · 128 · k.
-    pub fn pack(isa: Isa, k: usize, n: usize, zero: u8, w: impl Fn(usize, usize) -> i16) -> Option<Quads> {
+    /// Packs `w`, (k, n), to be multiplied with rows of `runs` runs of bytes whose zero point is `zero`. `None` where a value is
+    /// not one of -128…127, or sums could overflow: 255 · 128 · k.
+    ///
+    /// # Panics
+    /// Where k is not made of so many runs, or they are several and not of whole fours.
+    pub fn pack(isa: Isa, k: usize, n: usize, runs: usize, zero: u8, w: impl Fn(usize, usize) -> i16) -> Option<Quads> {
+        assert!(runs == 1 || k.is_multiple_of(4 * runs));
         if k > i32::MAX as usize / (255 * 128) {
             return None;
         }
@@ -50,7 +57,7 @@ impl Quads {
             }
             begin[column] = -i32::from(zero) * sum;
         }
-        Some(Quads { isa, k: rows, n: columns, panels, begin })
+        Some(Quads { isa, k: rows, runs, n: columns, panels, begin })
     }
 
     /// Rows, padded to fours.
@@ -63,12 +70,12 @@ impl Quads {
         self.n
     }
 
-    /// Computes rows of C as bytes. `a` holds row i of A from `rows[i]` on, [`Quads::k`] bytes of it; C has as many rows, each
-    /// of [`Quads::n`] values. What pads a row of A may be any bytes.
+    /// Computes rows of C as bytes. `a` holds the rows of A at `rows`, [`Quads::k`] bytes each; C has as many rows, each of
+    /// [`Quads::n`] values. What pads a row of A may be any bytes.
     ///
     /// # Panics
     /// Where the lengths do not belong together.
-    pub fn multiply(&self, a: &[u8], rows: &[u32], scale: &Scale<'_>, c: &mut [u8]) {
+    pub fn multiply(&self, a: &[u8], rows: Places<'_>, scale: &Scale<'_>, c: &mut [u8]) {
         self.run(a, rows, scale, c);
     }
 
@@ -76,15 +83,14 @@ impl Quads {
     ///
     /// # Panics
     /// Where the lengths do not belong together.
-    pub fn multiply_float(&self, a: &[u8], rows: &[u32], scale: &Scale<'_>, c: &mut [f32]) {
+    pub fn multiply_float(&self, a: &[u8], rows: Places<'_>, scale: &Scale<'_>, c: &mut [f32]) {
         self.run(a, rows, scale, c);
     }
 
-    fn run<C: Sink>(&self, a: &[u8], rows: &[u32], scale: &Scale<'_>, c: &mut [C]) {
-        assert_eq!(c.len(), rows.len() * self.n);
+    fn run<C: Sink>(&self, a: &[u8], rows: Places<'_>, scale: &Scale<'_>, c: &mut [C]) {
+        assert_eq!(c.len(), rows.starts.len() * self.n);
         assert!(scale.factor.len() == self.n && scale.offset.len() == self.n);
-        let end = rows.iter().map(|r| *r as usize + self.k).max().unwrap_or_default();
-        assert!(end <= a.len(), "a row of A ends at {end} of {}", a.len());
+        rows.check(self.runs, self.k / self.runs, a.len());
         // SAFETY: every row of A lies within `a`; C, the scales and the panels have the lengths that the loops count to; an
         // Isa is of this machine.
         unsafe {
@@ -99,13 +105,13 @@ impl Quads {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma")]
-unsafe fn vnni<C: Sink>(a: &[u8], rows: &[u32], w: &Quads, scale: &Scale<'_>, c: &mut [C]) {
+unsafe fn vnni<C: Sink>(a: &[u8], rows: Places<'_>, w: &Quads, scale: &Scale<'_>, c: &mut [C]) {
     // SAFETY: the features are enabled here; the rest is the caller's promise.
     unsafe { body(crate::simd::Vnni::new(), a, rows, w, scale, c) }
 }
 
 #[inline(always)]
-unsafe fn body<D: Dot4, C: Sink>(d: D, a: &[u8], rows: &[u32], w: &Quads, scale: &Scale<'_>, c: &mut [C]) {
+unsafe fn body<D: Dot4, C: Sink>(d: D, a: &[u8], rows: Places<'_>, w: &Quads, scale: &Scale<'_>, c: &mut [C]) {
     let lanes = D::Set::LANES;
     // Without a kernel of its own, an instruction set of longer vectors gets shorter ones; columns are whole ones of both.
     let step = WIDTH * w.isa.lanes();
@@ -114,7 +120,7 @@ unsafe fn body<D: Dot4, C: Sink>(d: D, a: &[u8], rows: &[u32], w: &Quads, scale:
         let mut row = 0;
         macro_rules! take {
             ($($height:literal)*) => {
-                $(while rows.len() - row >= $height {
+                $(while rows.starts.len() - row >= $height {
                     // SAFETY: so many rows are there; columns are whole vectors within C, W and the scales.
                     unsafe {
                         let mut column = 0;
@@ -142,7 +148,7 @@ unsafe fn body<D: Dot4, C: Sink>(d: D, a: &[u8], rows: &[u32], w: &Quads, scale:
 unsafe fn tile<D: Dot4, C: Sink, const M: usize, const V: usize>(
     d: D,
     a: &[u8],
-    rows: &[u32],
+    rows: Places<'_>,
     w: &Quads,
     scale: &Scale<'_>,
     c: &mut [C],
@@ -154,7 +160,7 @@ unsafe fn tile<D: Dot4, C: Sink, const M: usize, const V: usize>(
     let (s, lanes) = (d.set(), D::Set::LANES);
     // SAFETY: the caller's promise: M rows of A, M × V vectors of C, and the panel are there.
     unsafe {
-        let a: [*const u8; M] = std::array::from_fn(|i| a.as_ptr().add(*rows.get_unchecked(row + i) as usize));
+        let a: [*const u8; M] = std::array::from_fn(|i| a.as_ptr().add(*rows.starts.get_unchecked(row + i) as usize));
         let c = c.as_mut_ptr();
         let at = panel + column;
         let out = |i: usize, j: usize| c.add((row + i) * w.n + at + j * lanes);
@@ -164,15 +170,18 @@ unsafe fn tile<D: Dot4, C: Sink, const M: usize, const V: usize>(
         let begin: [_; V] = std::array::from_fn(|j| d.sums(w.begin.as_ptr().add(at + j * lanes)));
         let mut sums = [begin; M];
         let mut panel = w.panels.as_ptr().add(panel * w.k + 4 * column);
-        for k in (0..w.k).step_by(4) {
-            let w: [_; V] = std::array::from_fn(|j| d.quads(panel.add(j * 4 * lanes)));
-            for i in 0..M {
-                let x = d.quad(a[i].add(k));
-                for j in 0..V {
-                    sums[i][j] = d.dot4(x, w[j], sums[i][j]);
+        let run = w.k / w.runs;
+        for first in (0..w.runs).map(|r| r * rows.pitch) {
+            for k in (first..first + run).step_by(4) {
+                let w: [_; V] = std::array::from_fn(|j| d.quads(panel.add(j * 4 * lanes)));
+                for i in 0..M {
+                    let x = d.quad(a[i].add(k));
+                    for j in 0..V {
+                        sums[i][j] = d.dot4(x, w[j], sums[i][j]);
+                    }
                 }
+                panel = panel.add(4 * width);
             }
-            panel = panel.add(4 * width);
         }
         let [low, high] = scale.limits.map(|l| s.splat(l));
         for j in 0..V {
@@ -193,24 +202,33 @@ mod tests {
     use proptest::prelude::*;
 
     fn check_shape(m: usize, k: usize, n: usize, zeros: [u8; 2], spread: usize, seed: u64) {
+        for runs in (1..=3).filter(|r| *r == 1 || k.is_multiple_of(4 * r)) {
+            check_runs(m, k, n, runs, zeros, spread, seed);
+        }
+    }
+
+    fn check_runs(m: usize, k: usize, n: usize, runs: usize, zeros: [u8; 2], spread: usize, seed: u64) {
+        let (run, pitch) = (k / runs, k / runs / 8 * 4 + 1);
         let whole = |seed, len, most: f32| noise(seed, len).into_iter().map(move |v| (v * most) as i16);
         let w: Vec<i16> = whole(seed + 1, k * n, 128.9).map(|v| v.min(127)).collect();
         for isa in Isa::available() {
-            let weights = Quads::pack(isa, k, n, zeros[0], |k, j| w[k * n + j]).unwrap();
+            let weights = Quads::pack(isa, k, n, runs, zeros[0], |k, j| w[k * n + j]).unwrap();
             let (length, stride) = (weights.k(), weights.n());
             // What pads a row to fours counts for nothing, whatever it is.
             let a: Vec<u8> = whole(seed, m * (length + spread), 255.9).map(|v| v.unsigned_abs() as u8).collect();
-            let rows: Vec<u32> = (0..m).rev().map(|i| (i * (length + spread)) as u32).collect();
+            let starts: Vec<u32> = (0..m).rev().map(|i| (i * (length + spread)) as u32).collect();
             let factor: Vec<f32> = noise(seed + 2, stride).iter().map(|v| v / (k as f32).sqrt() / 100.0).collect();
             let offset: Vec<f32> = noise(seed + 3, stride).iter().map(|v| v * 20.0).collect();
             let zero = i32::from(zeros[1]);
             let limits = [-(zero as f32), 255.0 - zero as f32];
             let scale = Scale { factor: &factor, offset: &offset, limits, zero };
             let (mut bytes, mut floats) = (vec![7; m * stride], vec![f32::NAN; m * stride]);
-            weights.multiply(&a, &rows, &scale, &mut bytes);
-            weights.multiply_float(&a, &rows, &scale, &mut floats);
+            let rows = Places { starts: &starts, pitch };
+            weights.multiply(&a, rows, &scale, &mut bytes);
+            weights.multiply_float(&a, rows, &scale, &mut floats);
             for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
-                let value = |k: usize| i32::from(a[rows[i] as usize + k]) - i32::from(zeros[0]);
+                let place = |k: usize| starts[i] as usize + k / run * pitch + k % run;
+                let value = |k: usize| i32::from(a[place(k)]) - i32::from(zeros[0]);
                 let sum: i32 = (0..k).map(|k| value(k) * i32::from(w[k * n + j])).sum();
                 let exact = (f64::from(sum) * f64::from(factor[j]) + f64::from(offset[j]))
                     .clamp(f64::from(limits[0]), f64::from(limits[1]));
@@ -233,7 +251,7 @@ mod tests {
         for &n in sizes {
             check_shape(14, 18, n, [0, 0], 5, n as u64);
         }
-        let sizes = if cfg!(miri) { &[1, 5][..] } else { &[1, 2, 3, 4, 5, 727, 728, 2048, 4608] };
+        let sizes = if cfg!(miri) { &[1, 5][..] } else { &[1, 2, 3, 4, 5, 36, 288, 727, 728, 2048, 4608] };
         for &k in sizes {
             check_shape(7, k, 24, [255, 255], 0, k as u64);
         }
@@ -252,23 +270,23 @@ mod tests {
         for isa in Isa::available() {
             for (zero, byte) in [(0, 255), (255, 0)] {
                 let k = 65_000;
-                let weights = Quads::pack(isa, k, 1, zero, |_, _| -128).unwrap();
+                let weights = Quads::pack(isa, k, 1, 1, zero, |_, _| -128).unwrap();
                 let (ones, zeros) = (vec![1.0; isa.lanes()], vec![0.0; isa.lanes()]);
                 let scale = Scale { factor: &ones, offset: &zeros, limits: [f32::NEG_INFINITY, f32::INFINITY], zero: 0 };
                 let mut c = vec![0.0; isa.lanes()];
-                weights.multiply_float(&vec![byte; weights.k()], &[0], &scale, &mut c);
+                weights.multiply_float(&vec![byte; weights.k()], Places { starts: &[0], pitch: 0 }, &scale, &mut c);
                 assert_eq!(c[0], -128.0 * (f32::from(byte) - f32::from(zero)) * k as f32);
             }
-            assert!(Quads::pack(isa, 70_000, 1, 0, |_, _| 0).is_none());
-            assert!(Quads::pack(isa, 4, 1, 0, |_, _| 128).is_none());
+            assert!(Quads::pack(isa, 70_000, 1, 1, 0, |_, _| 0).is_none());
+            assert!(Quads::pack(isa, 4, 1, 1, 0, |_, _| 128).is_none());
         }
     }
 
     #[test]
     #[should_panic(expected = "a row of A ends")]
     fn a_row_outside_is_refused() {
-        let packed = Quads::pack(Isa::PORTABLE, 4, 8, 0, |_, _| 0).unwrap();
+        let packed = Quads::pack(Isa::PORTABLE, 4, 8, 1, 0, |_, _| 0).unwrap();
         let scale = Scale { factor: &[0.0; 8], offset: &[0.0; 8], limits: [0.0; 2], zero: 0 };
-        packed.multiply(&[0; 7], &[4], &scale, &mut [0; 8]);
+        packed.multiply(&[0; 7], Places { starts: &[4], pitch: 0 }, &scale, &mut [0; 8]);
     }
 }

@@ -1,20 +1,28 @@
 //! Layers that compute with bytes: filters stay whole numbers, and what a sum is multiplied with is worked out here.
 
-use super::graph::{Conv, Dense, Filter, OPEN, Quant, Value};
-use super::fuse::is_pointwise;
-use super::plan::{MOST, Planner, STRIP, hwc, places};
-use super::step::{Pieces, Requantize, Rows8, Whole, Work};
+use super::graph::{Conv, Dense, Filter, Layer, OPEN, Quant, Value};
+use super::plan::{MOST, Planner, STRIP, borders, hwc};
+use super::step::{Input, Pieces, Requantize, Rows8, Step, Whole, Work};
 use edge_kernels::{Affine, Depthwise, Im2col, Quads, Weights8, Window};
 
 impl Planner<'_> {
     /// A convolution of bytes.
-    pub fn conv_bytes(&mut self, conv: &Conv, source: &Value, made: &Value, quant: Quant) -> Result<Work, String> {
+    pub fn conv_bytes(
+        &mut self,
+        conv: &Conv,
+        layer: &Layer,
+        quant: Quant,
+        input: &mut Input,
+        steps: &mut Vec<Step>,
+    ) -> Result<Work, String> {
+        let (source, made) = (&self.values[layer.inputs[0]], &self.values[layer.output]);
         let filter = conv.filter.as_ref().ok_or("a convolution without a filter")?;
         let inner = self.constants.bytes(&filter.name).ok_or("a filter of bytes is gone")?;
         if inner.scale.len() > 1 && inner.axis != 0 || conv.read != OPEN || conv.residual.is_some() {
             return Err("a convolution of bytes that is none of ours".into());
         }
-        let taps = conv.window.kernel[0] * conv.window.kernel[1];
+        let window = conv.window;
+        let taps = window.kernel[0] * window.kernel[1];
         let channels = inner.values.len() / made.c / taps;
         let (rows, read) = match &conv.first {
             Some((first, between)) => {
@@ -22,28 +30,58 @@ impl Planner<'_> {
                 (Rows8::Depthwise(Box::new(self.depthwise(first, source, Some(between))?)), between)
             }
             None => {
-                let strides = hwc(source, self.padded(source));
-                let im2col = Im2col { window: conv.window, channels: source.c, strides, read: OPEN };
+                let picture = *input == Input::Picture;
+                let strides = hwc(source, if picture { 3 } else { self.padded(source) });
+                let im2col = Im2col { window, channels: source.c, strides, read: OPEN };
                 (Rows8::Im2col(im2col, quant.zero as u8), quant)
             }
         };
-        let value = |row: usize, o: usize| {
-            let (tap, channel) = (row / channels, row % channels);
-            inner.values[(o * channels + channel) * taps + tap]
+        // Values of a pixel, the channels first, and where rows lie that need not be copied.
+        let (mut pixel, mut size) = (self.padded(source), [source.h, source.w]);
+        let mut edges = [[0; 2]; 2];
+        if *input == Input::Picture {
+            (pixel, edges) = (4, borders(&window));
+            size = [0, 1].map(|i| edges[0][i] + size[i] + edges[1][i]);
+        }
+        let inside = conv.first.is_none() && window.before == edges[0];
+        let starts = if inside && self.isa.has_quads() { self.starts(&window, size, pixel)? } else { None };
+        let lie = if taps == 1 { channels } else { pixel };
+        let direct = starts.filter(|_| taps == 1 || *input == Input::Picture || 8 * lie <= 9 * channels);
+        let value = |per: usize, row: usize, o: usize| match (row / per, row % per) {
+            (tap, channel) if channel < channels => inner.values[(o * channels + channel) * taps + tap],
+            _ => 0,
         };
-        let direct = conv.first.is_none() && is_pointwise(conv);
-        let direct = if direct { Some(places(&conv.window, self.padded(source))?) } else { None };
-        let (rows, weights, pieces) = self.whole(rows, direct, [channels * taps, made.c], read, made.pixels(), value)?;
+        let quads = direct.and_then(|starts| {
+            let weights = Quads::pack(self.isa, taps * lie, made.c, window.kernel[0], read.zero as u8, |row, o| {
+                value(lie, row, o)
+            });
+            Some((starts, weights?))
+        });
+        let (rows, weights, pieces) = match quads {
+            Some((starts, quads)) => {
+                if *input == Input::Picture {
+                    *input = self.import(layer.inputs[0], pixel, edges, &layer.nodes, steps)?;
+                }
+                let pieces = self.pieces(made.pixels(), MOST);
+                (Rows8::Direct(starts), Whole::Quads(quads, vec![]), pieces)
+            }
+            None => {
+                if *input == Input::Picture {
+                    *input = self.import(layer.inputs[0], 3, [[0; 2]; 2], &layer.nodes, steps)?;
+                }
+                let value = |row: usize, o: usize| value(channels, row, o);
+                self.whole(rows, [channels * taps, made.c], read, made.pixels(), value)?
+            }
+        };
         let scale = requantize(&inner.scale, filter, &conv.bias, read, made.quant, conv.written, weights.n());
         Ok(Work::Conv8 { rows, weights, scale, pieces })
     }
 
-    /// Packs weights of `[k, n]` for rows that `rows` makes, or that lie in the input at `direct`, in the way that this
-    /// machine multiplies best, and makes room for strips.
+    /// Packs weights of `[k, n]` for rows that `rows` makes, in the way that this machine multiplies best, and makes room for
+    /// strips.
     fn whole(
         &mut self,
         rows: Rows8,
-        direct: Option<Vec<u32>>,
         [k, n]: [usize; 2],
         read: Quant,
         positions: usize,
@@ -51,7 +89,7 @@ impl Planner<'_> {
     ) -> Result<(Rows8, Whole, Pieces), String> {
         // A depthwise convolution makes rows with its channels padded.
         let padded = if let Rows8::Depthwise(d) = &rows { d.channels() } else { k };
-        let quads = self.isa.has_quads().then(|| Quads::pack(self.isa, k, n, read.zero as u8, &value)).flatten();
+        let quads = self.isa.has_quads().then(|| Quads::pack(self.isa, k, n, 1, read.zero as u8, &value)).flatten();
         let (row, size) = match &quads {
             Some(quads) => (padded.max(quads.k()), 1),
             None => (padded.next_multiple_of(2), 2),
@@ -59,9 +97,6 @@ impl Planner<'_> {
         let pieces = self.pieces(positions, (STRIP / size / row.max(1)).clamp(6, MOST));
         let count = pieces.size.min(positions);
         if let Some(quads) = quads {
-            if let Some(places) = direct {
-                return Ok((Rows8::Direct(places), Whole::Quads(quads, vec![]), pieces));
-            }
             self.scratch[2] = self.scratch[2].max(count * row);
             return Ok((rows, Whole::Quads(quads, (0..count).map(|i| (i * row) as u32).collect()), pieces));
         }
@@ -87,14 +122,13 @@ impl Planner<'_> {
             let k = order[row];
             inner.values[if dense.turned { n * dense.k + k } else { k * dense.n + n }]
         };
-        // All of the picture under one window; one pixel is a row as it lies.
+        // All of the picture under one window.
         let size = [dense.input.h, dense.input.w];
         let window = Window::new(size, size, [1, 1], [1, 1], [0, 0], [0, 0]).ok_or("a dense layer of nothing")?;
         let strides = hwc(&dense.input, self.padded(&dense.input));
         let im2col = Im2col { window, channels: dense.input.c, strides, read: OPEN };
-        let direct = (size == [1, 1]).then(|| vec![0]);
         let rows = Rows8::Im2col(im2col, quant.zero as u8);
-        let (rows, weights, pieces) = self.whole(rows, direct, [dense.k, dense.n], quant, 1, value)?;
+        let (rows, weights, pieces) = self.whole(rows, [dense.k, dense.n], quant, 1, value)?;
         let columns = weights.n();
         let scale = requantize(&inner.scale, &dense.weights, &dense.bias, quant, made.quant, dense.written, columns);
         Ok(Work::Conv8 { rows, weights, scale, pieces })

@@ -157,9 +157,11 @@ fn value_info(value: &Value) -> ValueInfoProto {
 fn info(step: &step::Step, graph: &GraphProto) -> StepInfo {
     let window = |w: &edge_kernels::Window| format!("{}x{} stride {}", w.kernel[0], w.kernel[1], w.stride[0]);
     let what = match &step.work {
-        Work::Import { .. } => "picture copied".into(),
+        Work::Import { quant: None, .. } => "picture copied".into(),
+        Work::Import { .. } => "picture quantized".into(),
         Work::Conv { rows, weights, residual, pieces, .. } => {
             let rows = match rows {
+                Rows::Direct(_) if weights.runs() > 1 => format!("{} rows of a window, ", weights.runs()),
                 Rows::Direct(_) => String::new(),
                 Rows::Im2col(i) => format!("{} im2col, ", window(&i.window)),
                 Rows::Depthwise(d) => format!("depthwise {}, ", window(d.window())),

@@ -2,10 +2,11 @@
 
 use super::bytes::rescale;
 use super::constant::Constants;
-use super::fuse::is_pointwise;
 use super::graph::{Conv, Dense, Filter, Form, Id, Kind, Layer, OPEN, Op, Quant, Value};
-use super::step::{Input, Memory, Pieces, Rows, Scratch, Step, Work};
-use edge_kernels::{Buffer, Depthwise, Im2col, Isa, Plain, Strides, Weights, Window, column_step, row_step};
+use super::step::{Input, Memory, Pieces, Rows, Scratch, Starts, Step, Work};
+use edge_kernels::{
+    Buffer, Depthwise, Im2col, Import, Isa, Plain, Strides, Weights, Window, column_step, row_step, run_fits,
+};
 
 /// What rows of A may take of the second-level cache while a block of k is worked on, in bytes.
 const BLOCK: usize = 192 << 10;
@@ -48,7 +49,8 @@ pub fn plan(
         bytes: vec![],
         place: vec![None; values.len()],
         scratch: [0; 3],
-        imported: None,
+        imported: vec![],
+        quantizing: vec![],
     };
     let mut steps = vec![];
     for (at, layer) in layers.iter().enumerate() {
@@ -89,8 +91,10 @@ pub struct Planner<'a> {
     place: Vec<Option<Input>>,
     /// Real numbers, whole ones and bytes in a strip.
     pub scratch: [usize; 3],
-    /// The picture with its channels padded, where somebody reads it so.
-    imported: Option<Input>,
+    /// The picture, or what it is quantized to, as it has been laid out for those who read it.
+    imported: Vec<(Id, Import, Input)>,
+    /// The nodes that quantize the picture: that is part of laying it out.
+    quantizing: Vec<usize>,
 }
 
 impl Planner<'_> {
@@ -123,24 +127,58 @@ impl Planner<'_> {
         }
     }
 
-    /// The input of a layer that wants channels padded; the picture is copied so, once.
+    /// The input of a layer that wants channels padded.
     fn padded_input(&mut self, value: Id, nodes: &[usize], steps: &mut Vec<Step>) -> Result<Input, String> {
         let place = self.input(value)?;
-        if place != Input::Picture {
-            return Ok(place);
+        match place == Input::Picture {
+            true => self.import(value, self.padded(&self.values[value]), [[0; 2]; 2], nodes, steps),
+            false => Ok(place),
         }
-        if let Some(place) = self.imported {
-            return Ok(place);
-        }
+    }
+
+    /// The picture, or what it is quantized to, with `pixel` values for each pixel and zeros before and after; laid out once
+    /// for all who read it so.
+    pub fn import(
+        &mut self,
+        value: Id,
+        pixel: usize,
+        [before, after]: [[usize; 2]; 2],
+        nodes: &[usize],
+        steps: &mut Vec<Step>,
+    ) -> Result<Input, String> {
         let picture = &self.values[0];
-        let channels = self.padded(picture);
-        let size = picture.pixels() * channels;
-        let out = self.take(size, false);
-        let strides = strides(picture, picture.c);
-        let work = Work::Import { strides, width: picture.w, channels: picture.c, padded: channels };
-        steps.push(Step { nodes: nodes.to_vec(), work, input: Input::Picture, out, size, macs: 0 });
-        self.imported = Some(out);
+        if picture.c != 3 {
+            return Err(format!("a picture of {} channels", picture.c));
+        }
+        let import = Import { strides: strides(picture, 3), size: [picture.h, picture.w], pixel, before, after };
+        if let Some((_, _, place)) = self.imported.iter().find(|(v, i, _)| *v == value && *i == import) {
+            return Ok(*place);
+        }
+        let quant = self.values[value].quant;
+        let out = self.take(import.len(), quant.is_some());
+        let mut nodes = nodes.to_vec();
+        if quant.is_some() {
+            nodes = self.quantizing.clone();
+        }
+        let work = Work::Import { import, quant };
+        steps.push(Step { nodes, work, input: Input::Picture, out, size: import.len(), macs: 0 });
+        self.imported.push((value, import, out));
         Ok(out)
+    }
+
+    /// Where the rows of a convolution lie in a picture whose pixels are `pixel` values apart, all of it under the window:
+    /// `None` where a row is none of a few runs of values.
+    pub fn starts(&self, w: &Window, [h, width]: [usize; 2], pixel: usize) -> Result<Option<Starts>, String> {
+        let reach = |i: usize| (w.output[i] - 1) * w.stride[i] + (w.kernel[i] - 1) * w.dilation[i];
+        if reach(0) >= h || reach(1) >= width || (w.dilation[1] > 1 && w.kernel[1] > 1) {
+            return Ok(None);
+        }
+        let place = |at: usize| {
+            let (y, x) = (at / w.output[1], at % w.output[1]);
+            (y * w.stride[0] * width + x * w.stride[1]) * pixel
+        };
+        let starts = (0..w.positions()).map(|at| u32::try_from(place(at)).map_err(|e| e.to_string()));
+        Ok(Some(Starts { starts: starts.collect::<Result<_, _>>()?, pitch: w.dilation[0] * width * pixel }))
     }
 
     /// The slot of real numbers, or of bytes where `bytes`, that a second input lies in.
@@ -155,10 +193,15 @@ impl Planner<'_> {
         let values = self.values;
         let (made, source) = (&values[layer.output], &values[layer.inputs[0]]);
         let size = made.pixels() * self.padded(made);
-        // Only a convolution over the picture itself reads it as it is.
-        let reads_picture = matches!(&layer.op, Op::Conv(c) if c.kind == Kind::Full && c.first.is_none())
+        if matches!(layer.op, Op::Quantize) && self.input(layer.inputs[0])? == Input::Picture {
+            self.place[layer.output] = Some(Input::Picture);
+            self.quantizing.clone_from(&layer.nodes);
+            return Ok(());
+        }
+        // A convolution lays the picture out as it wants it.
+        let own = matches!(&layer.op, Op::Conv(c) if c.kind == Kind::Full && c.first.is_none())
             && self.input(layer.inputs[0])? == Input::Picture;
-        let input = match reads_picture {
+        let mut input = match own {
             true => Input::Picture,
             false => self.padded_input(layer.inputs[0], &layer.nodes, steps)?,
         };
@@ -176,8 +219,8 @@ impl Planner<'_> {
                         let pieces = self.pieces(depthwise.window().positions(), 48);
                         Work::Depthwise { depthwise: Box::new(depthwise), pieces }
                     }
-                    (None, Kind::Full) => self.conv(conv, layer, made, input, steps)?,
-                    (Some(quant), Kind::Full) => self.conv_bytes(conv, source, made, quant)?,
+                    (None, Kind::Full) => self.conv(conv, layer, made, &mut input, steps)?,
+                    (Some(quant), Kind::Full) => self.conv_bytes(conv, layer, quant, &mut input, steps)?,
                 }
             }
             (Op::Dense(dense), quant) => {
@@ -266,7 +309,7 @@ impl Planner<'_> {
         conv: &Conv,
         layer: &Layer,
         made: &Value,
-        input: Input,
+        input: &mut Input,
         steps: &mut Vec<Step>,
     ) -> Result<Work, String> {
         let source = &self.values[layer.inputs[0]];
@@ -279,28 +322,45 @@ impl Planner<'_> {
         let inner = self.filter(name)?;
         // (O,I,taps) in the file; (taps,I) are the rows here.
         let channels = inner.len() / made.c / taps;
-        let k = channels * taps;
-        let scale = name.scale.as_deref();
-        let weights = Weights::pack(self.isa, k, made.c, |row, o| {
-            let (tap, channel) = (row / channels, row % channels);
-            inner[(o * channels + channel) * taps + tap] * scale.map_or(1.0, |s| s[o])
-        });
-        let mut bias = conv.bias.clone();
-        bias.resize(weights.n(), 0.0);
-        let positions = made.pixels();
-        let rows = match &conv.first {
-            Some((first, _)) => Rows::Depthwise(Box::new(self.depthwise(first, source, None)?)),
-            None if is_pointwise(conv) && conv.read == OPEN && input != Input::Picture => {
-                Rows::Direct(places(&conv.window, self.padded(source))?)
+        let (window, positions) = (conv.window, made.pixels());
+        // Values for each pixel where it is read as it lies.
+        let mut pixel = self.padded(source);
+        let mut size = [source.h, source.w];
+        if conv.read == OPEN && *input == Input::Picture && window.dilation[1] == 1 {
+            let borders = borders(&window);
+            pixel = 3;
+            size = [0, 1].map(|i| borders[0][i] + size[i] + borders[1][i]);
+            // The picture as it is, where that will do.
+            if borders != [[0; 2]; 2] || strides(source, 3).channel != 1 {
+                *input = self.import(0, pixel, borders, &layer.nodes, steps)?;
             }
-            None => {
-                let strides = match input {
+        }
+        let inside = conv.first.is_none() && conv.read == OPEN && (window.before == [0; 2] || pixel == 3);
+        let starts = if inside { self.starts(&window, size, pixel)? } else { None };
+        // Channels that pad a pixel are multiplied, too, but where a pixel is all there is.
+        let lie = if taps == 1 { channels } else { pixel };
+        let starts = starts.filter(|_| taps == 1 || (run_fits(window.kernel[1] * lie) && 8 * lie <= 9 * channels));
+        let (rows, per, runs) = match (&conv.first, starts) {
+            (Some((first, _)), _) => (Rows::Depthwise(Box::new(self.depthwise(first, source, None)?)), channels, 1),
+            (None, Some(starts)) => (Rows::Direct(starts), lie, window.kernel[0]),
+            (None, None) => {
+                let strides = match *input {
                     Input::Picture => strides(source, source.c),
                     _ => hwc(source, self.padded(source)),
                 };
-                Rows::Im2col(Im2col { window: conv.window, channels: source.c, strides, read: conv.read })
+                (Rows::Im2col(Im2col { window, channels: source.c, strides, read: conv.read }), channels, 1)
             }
         };
+        let k = per * taps;
+        let scale = name.scale.as_deref();
+        let weights = Weights::pack(self.isa, k, made.c, runs, |row, o| match (row / per, row % per) {
+            (tap, channel) if channel < channels => {
+                inner[(o * channels + channel) * taps + tap] * scale.map_or(1.0, |s| s[o])
+            }
+            _ => 0.0,
+        });
+        let mut bias = conv.bias.clone();
+        bias.resize(weights.n(), 0.0);
         let row = match &rows {
             Rows::Depthwise(d) => d.channels(),
             _ => k,
@@ -363,7 +423,7 @@ impl Planner<'_> {
             let (pixel, channel) = dense.input.place(at);
             order[pixel * padded + channel] = Some(at);
         }
-        let weights = Weights::pack(self.isa, order.len(), dense.n, |row, n| {
+        let weights = Weights::pack(self.isa, order.len(), dense.n, 1, |row, n| {
             order[row].map_or(0.0, |k| {
                 let value = if dense.turned { values[n * dense.k + k] } else { values[k * dense.n + n] };
                 value * scale.map_or(1.0, |s| s[n])
@@ -373,7 +433,7 @@ impl Planner<'_> {
         bias.resize(weights.n(), 0.0);
         let columns = self.columns(weights.n());
         let pieces = Pieces { size: 1, positions: 1 };
-        let rows = Rows::Direct(vec![0]);
+        let rows = Rows::Direct(Starts { starts: vec![0], pitch: 0 });
         Ok(Work::Conv { rows, weights, bias, written: dense.written, residual: None, pieces, table: vec![], columns })
     }
 }
@@ -395,20 +455,17 @@ fn take(slots: &mut Vec<Slot>, size: usize) -> usize {
 }
 
 /// How the picture lies, as it is handed in.
-fn strides(picture: &Value, channels: usize) -> Strides {
+pub fn strides(picture: &Value, channels: usize) -> Strides {
     match picture.form {
         Form::Nchw | Form::FlatChw => Strides { row: picture.w, column: 1, channel: picture.pixels() },
         Form::Nhwc | Form::FlatHwc => hwc(picture, channels),
     }
 }
 
-/// Where the pixels that a pointwise convolution reads begin.
-pub fn places(w: &Window, channels: usize) -> Result<Vec<u32>, String> {
-    let place = |at: usize| {
-        let (y, x) = (at / w.output[1], at % w.output[1]);
-        (y * w.stride[0] * w.input[1] + x * w.stride[1]) * channels
-    };
-    (0..w.positions()).map(|at| u32::try_from(place(at)).map_err(|e| e.to_string())).collect()
+/// How far a window reaches beyond its picture: before and after, of height and width.
+pub fn borders(w: &Window) -> [[usize; 2]; 2] {
+    let reach = |i: usize| (w.output[i] - 1) * w.stride[i] + (w.kernel[i] - 1) * w.dilation[i] + 1;
+    [w.before, [0, 1].map(|i| reach(i).saturating_sub(w.before[i] + w.input[i]))]
 }
 
 pub fn hwc(value: &Value, padded: usize) -> Strides {

@@ -1,11 +1,15 @@
 //! Steps: what runs for each picture, without allocating.
 
+use super::graph::Quant;
 use edge_kernels::{
-    Affine, Buffer, Depthwise, Epilogue, Im2col, Isa, Quads, Scale, Strides, Threads, Weights, Weights8, Window, add,
-    average, dequantize, gemm, gemm8, gemm8_float, gemv, max_pool, max_pool_bytes, quantize, requantize, sum_bytes,
+    Affine, Buffer, Depthwise, Epilogue, Im2col, Import, Isa, Places, Quads, Scale, Threads, Weights, Weights8, Window,
+    add, average, dequantize, gemm, gemm8, gemm8_float, gemv, max_pool, max_pool_bytes, quantize, requantize, sum_bytes,
 };
 
 use std::ops::Range;
+
+/// Rows of the picture that are laid out at a time.
+const ROWS: usize = 16;
 
 /// What a step reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,10 +63,24 @@ pub struct Pieces {
     pub positions: usize,
 }
 
+/// Where the rows of a matrix product lie in memory.
+pub struct Starts {
+    /// Where each begins.
+    pub starts: Vec<u32>,
+    /// From a run of values of a row to its next.
+    pub pitch: usize,
+}
+
+impl Starts {
+    fn lend(&self, rows: Range<usize>) -> Places<'_> {
+        Places { starts: &self.starts[rows], pitch: self.pitch }
+    }
+}
+
 /// Where a matrix product finds its rows.
 pub enum Rows {
-    /// In the input, from these places on.
-    Direct(Vec<u32>),
+    /// In the input.
+    Direct(Starts),
     /// In a strip, copied from under a window.
     Im2col(Im2col),
     /// In a strip, made by a depthwise convolution.
@@ -71,8 +89,8 @@ pub enum Rows {
 
 /// Where a matrix product of whole numbers finds its rows.
 pub enum Rows8 {
-    /// In the input, from these places on.
-    Direct(Vec<u32>),
+    /// In the input.
+    Direct(Starts),
     /// In a strip, copied from under a window; the zero point, which is outside the picture, too.
     Im2col(Im2col, u8),
     /// In a strip, made by a depthwise convolution.
@@ -107,8 +125,8 @@ impl Whole {
 
 /// What a step does.
 pub enum Work {
-    /// Copies the picture, its channels padded.
-    Import { strides: Strides, width: usize, channels: usize, padded: usize },
+    /// Lays the picture out anew; as bytes where there is a scale.
+    Import { import: Import, quant: Option<Quant> },
     /// A matrix product with what stands before and after it.
     Conv {
         rows: Rows,
@@ -203,13 +221,12 @@ impl Step {
         let input = lend(self.input, picture, memory);
         let other = |slot: &Option<usize>| slot.map(|slot| &memory.floats[slot][..self.size]);
         match &self.work {
-            Work::Import { strides, width, channels, padded } => {
-                for (at, pixel) in out.chunks_exact_mut(*padded).enumerate() {
-                    let first = at / width * strides.row + at % width * strides.column;
-                    for (c, value) in pixel.iter_mut().enumerate() {
-                        *value = if c < *channels { input[first + c * strides.channel] } else { 0.0 };
-                    }
-                }
+            Work::Import { import, .. } => {
+                let row = import.made()[1] * import.pixel;
+                threads.chunks(out, ROWS * row, scratch, |piece, out, _| {
+                    let first = piece * ROWS;
+                    import.run(isa, input, first..first + out.len() / row, out);
+                });
             }
             Work::Conv { rows, weights, bias, written, residual, pieces, table, columns } => {
                 let added = other(residual);
@@ -219,7 +236,7 @@ impl Step {
                     low: written[0],
                     high: written[1],
                 };
-                if let (Rows::Direct(_), 1) = (rows, pieces.positions) {
+                if let (Rows::Direct(_), 1, 1) = (rows, pieces.positions, weights.runs()) {
                     let input = &input[..weights.k()];
                     threads.chunks(out, *columns, scratch, |piece, out, _| {
                         let first = piece * columns;
@@ -234,16 +251,16 @@ impl Step {
                     let positions = first..first + count;
                     let epilogue = epilogue(first * n, out.len());
                     match rows {
-                        Rows::Direct(rows) => gemm(input, &rows[positions], weights, &epilogue, out),
+                        Rows::Direct(rows) => gemm(input, rows.lend(positions), weights, &epilogue, out),
                         Rows::Im2col(im2col) => {
                             let strip = &mut scratch.floats[..count * im2col.k()];
                             im2col.run(input, positions, strip);
-                            gemm(strip, &table[..count], weights, &epilogue, out);
+                            gemm(strip, Places { starts: &table[..count], pitch: 0 }, weights, &epilogue, out);
                         }
                         Rows::Depthwise(depthwise) => {
                             let strip = &mut scratch.floats[..count * depthwise.channels()];
                             depthwise.run(&input[..depthwise.input_len()], positions, strip);
-                            gemm(strip, &table[..count], weights, &epilogue, out);
+                            gemm(strip, Places { starts: &table[..count], pitch: 0 }, weights, &epilogue, out);
                         }
                     }
                 });
@@ -340,12 +357,20 @@ impl Step {
         out: &mut [u8],
     ) {
         let Input::Bytes(slot) = self.input else {
-            if let Work::Rescale { affine, chunk, .. } = &self.work {
-                let input = lend(self.input, picture, memory);
-                threads.chunks(out, *chunk, scratch, |piece, out, _| {
+            let input = lend(self.input, picture, memory);
+            match &self.work {
+                Work::Import { import, quant: Some(quant) } => {
+                    let row = import.made()[1] * import.pixel;
+                    threads.chunks(out, ROWS * row, scratch, |piece, out, _| {
+                        let rows = piece * ROWS..piece * ROWS + out.len() / row;
+                        import.run_bytes(isa, input, quant.scale, quant.zero as u8, rows, out);
+                    });
+                }
+                Work::Rescale { affine, chunk, .. } => threads.chunks(out, *chunk, scratch, |piece, out, _| {
                     let range = piece * chunk..piece * chunk + out.len();
                     quantize(isa, affine, &input[range], out);
-                });
+                }),
+                _ => {}
             }
             return;
         };
@@ -434,10 +459,10 @@ impl Rows8 {
         input: &'a [u8],
         positions: Range<usize>,
         scratch: &'a mut Scratch,
-    ) -> (&'a [u8], &'a [u32]) {
-        let table = &table[..positions.len().min(table.len())];
+    ) -> (&'a [u8], Places<'a>) {
+        let table = Places { starts: &table[..positions.len().min(table.len())], pitch: 0 };
         match self {
-            Rows8::Direct(places) => (input, &places[positions]),
+            Rows8::Direct(rows) => (input, rows.lend(positions)),
             Rows8::Im2col(im2col, zero) => {
                 let strip = &mut scratch.bytes[..positions.len() * k];
                 im2col.run_bytes(isa, input, *zero, positions, strip);
