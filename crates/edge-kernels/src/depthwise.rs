@@ -11,6 +11,11 @@ use crate::simd::{Simd, kernel};
 use crate::{Buffer, Isa, Window};
 use std::ops::Range;
 
+/// What four positions may see of a picture, in bytes, so that the next ones find it in the first-level cache.
+const FIRST_LEVEL: usize = 24 << 10;
+/// Channels at a time where it is more.
+const CHUNK: usize = 128;
+
 /// A depthwise convolution.
 #[derive(Clone)]
 pub struct Depthwise {
@@ -221,40 +226,51 @@ unsafe fn body<S: Simd, I: Source, O: Sink>(
     let limited = layer.read != [f32::NEG_INFINITY, f32::INFINITY];
     let square = (window.kernel[0] == window.kernel[1] && window.dilation == [1, 1]).then_some(window.kernel[0]);
     let size = square.filter(|k| matches!(k, 3 | 5 | 7) && window.stride[1] <= 2).unwrap_or(0);
-    let mut at = positions.start;
-    let mut out = out.as_mut_ptr();
-    while at < positions.end {
-        let (y, x) = (at / width, at % width);
-        let row_end = (positions.end - at).min(width - x) + x;
-        // Positions from here on whose taps lie inside the picture, to the left and to the right at least.
-        let inside = if size > 0 && whole.contains(&x) { row_end.min(whole.end) - x } else { 0 };
-        let mut together = 1;
-        macro_rules! block {
-            ($count:literal, $size:literal) => {{
-                together = $count;
-                // SAFETY: `run` asserted the lengths; so many positions lie inside.
-                unsafe {
-                    match (limited, window.stride[1]) {
-                        (false, 1) => block::<S, I, O, $count, $size, 1, false>(s, layer, input, y, x, out),
-                        (true, 1) => block::<S, I, O, $count, $size, 1, true>(s, layer, input, y, x, out),
-                        (false, _) => block::<S, I, O, $count, $size, 2, false>(s, layer, input, y, x, out),
-                        (true, _) => block::<S, I, O, $count, $size, 2, true>(s, layer, input, y, x, out),
+    // As many channels at a time as leave what neighbouring positions share in the first-level cache.
+    let seen = window.kernel[0] * (window.kernel[1] + 3) * layer.channels * size_of::<I>();
+    let some = if seen > FIRST_LEVEL { CHUNK } else { layer.channels };
+    for first in (0..layer.channels).step_by(some) {
+        let channels = first..(first + some).min(layer.channels);
+        let mut at = positions.start;
+        let mut out = out.as_mut_ptr();
+        while at < positions.end {
+            let (y, x) = (at / width, at % width);
+            let row_end = (positions.end - at).min(width - x) + x;
+            // Positions from here on whose taps lie inside the picture, to the left and to the right at least.
+            let inside = if size > 0 && whole.contains(&x) { row_end.min(whole.end) - x } else { 0 };
+            let mut together = 1;
+            let channels = channels.clone();
+            macro_rules! block {
+                ($count:literal, $size:literal) => {{
+                    together = $count;
+                    // SAFETY: `run` asserted the lengths; so many positions lie inside.
+                    unsafe {
+                        match (limited, window.stride[1]) {
+                            (false, 1) => {
+                                block::<S, I, O, $count, $size, 1, false>(s, layer, input, y, x, channels, out)
+                            }
+                            (true, 1) => block::<S, I, O, $count, $size, 1, true>(s, layer, input, y, x, channels, out),
+                            (false, _) => {
+                                block::<S, I, O, $count, $size, 2, false>(s, layer, input, y, x, channels, out)
+                            }
+                            (true, _) => block::<S, I, O, $count, $size, 2, true>(s, layer, input, y, x, channels, out),
+                        }
                     }
-                }
-            }};
+                }};
+            }
+            match (inside, size) {
+                (4.., 3) => block!(4, 3),
+                (2.., 3) => block!(2, 3),
+                (4.., 5) => block!(4, 5),
+                (2.., 5) => block!(2, 5),
+                (4.., 7) => block!(4, 7),
+                // SAFETY: `run` asserted the lengths.
+                _ => unsafe { single(s, layer, input, y, x, channels, out) },
+            }
+            // SAFETY: there is room for every position.
+            out = unsafe { out.add(together * layer.channels) };
+            at += together;
         }
-        match (inside, size) {
-            (4.., 3) => block!(4, 3),
-            (2.., 3) => block!(2, 3),
-            (4.., 5) => block!(4, 5),
-            (2.., 5) => block!(2, 5),
-            (4.., 7) => block!(4, 7),
-            // SAFETY: `run` asserted the lengths.
-            _ => unsafe { single(s, layer, input, y, x, out) },
-        }
-        // SAFETY: there is room for every position.
-        out = unsafe { out.add(together * layer.channels) };
-        at += together;
     }
 }
 
@@ -274,6 +290,7 @@ unsafe fn block<
     input: &[I],
     y: usize,
     x: usize,
+    range: Range<usize>,
     out: *mut O,
 ) {
     let window = &layer.window;
@@ -289,7 +306,7 @@ unsafe fn block<
             input.as_ptr().wrapping_add(from.wrapping_mul(window.input[1]).wrapping_add(left).wrapping_mul(channels))
         };
         let last = row(rows.end.max(1) - 1);
-        for channel in (0..channels).step_by(S::LANES) {
+        for channel in range.step_by(S::LANES) {
             // The lowest row is the one that has not been read for the positions above.
             for p in 0..P {
                 s.fetch(last.wrapping_add((P * STRIDE + K - 1 + p) * channels + channel));
@@ -324,14 +341,22 @@ unsafe fn block<
 
 /// One position, any window.
 #[inline(always)]
-unsafe fn single<S: Simd, I: Source, O: Sink>(s: S, layer: &Depthwise, input: &[I], y: usize, x: usize, out: *mut O) {
+unsafe fn single<S: Simd, I: Source, O: Sink>(
+    s: S,
+    layer: &Depthwise,
+    input: &[I],
+    y: usize,
+    x: usize,
+    channels: Range<usize>,
+    out: *mut O,
+) {
     // SAFETY: the caller's promise.
     unsafe {
-        let several = layer.channels / (4 * S::LANES) * (4 * S::LANES);
-        for channel in (0..several).step_by(4 * S::LANES) {
+        let several = channels.start + channels.len() / (4 * S::LANES) * (4 * S::LANES);
+        for channel in (channels.start..several).step_by(4 * S::LANES) {
             vectors::<S, I, O, 4>(s, layer, input, y, x, channel, out);
         }
-        for channel in (several..layer.channels).step_by(S::LANES) {
+        for channel in (several..channels.end).step_by(S::LANES) {
             vectors::<S, I, O, 1>(s, layer, input, y, x, channel, out);
         }
     }

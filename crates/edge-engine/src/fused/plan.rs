@@ -300,7 +300,8 @@ impl Planner<'_> {
         if positions > 100 * last {
             return Pieces { size: last, positions };
         }
-        let sizes = (last.min(2 * tile) / tile..=last / tile).rev().map(|tiles| tiles * tile);
+        let counts = positions.div_ceil(last).max(1)..=positions.div_ceil(last.min(2 * tile)).max(1);
+        let sizes = counts.map(|count| positions.div_ceil(count).next_multiple_of(2));
         Pieces { size: sizes.min_by_key(|s| span(*s)).unwrap_or(last), positions }
     }
 
