@@ -68,12 +68,13 @@ impl Classifier {
     /// Loads the network of a package; refuses one that asks for a newer runtime than this.
     pub fn from_package(package: &VerifiedPackage, options: &LoadOptions) -> Result<Classifier, ClassifyError> {
         package.manifest().check_runtime(Version::current())?;
-        let model = OnnxModel::parse(package.model())?;
+        let release = |part: &[u8]| package.release(part);
+        let model = OnnxModel::parse(package.model())?.releasing(&release);
         Classifier::new(&model, package.manifest().clone(), options)
     }
 
     /// Loads a network under a manifest. Refuses a manifest whose labels are not one per class.
-    pub fn new(model: &OnnxModel, manifest: Manifest, options: &LoadOptions) -> Result<Classifier, ClassifyError> {
+    pub fn new(model: &OnnxModel<'_>, manifest: Manifest, options: &LoadOptions) -> Result<Classifier, ClassifyError> {
         let backend = CpuBackend::load(model, &manifest.input, &manifest.model.output, options)?;
         Classifier::with_backend(Box::new(backend), manifest)
     }

@@ -59,7 +59,7 @@ pub struct Part {
 /// A loaded network that classifies one picture at a time.
 pub trait Backend {
     /// Prepares `model` for pictures of the shape in `input`. `output` names the graph output to read.
-    fn load(model: &OnnxModel, input: &InputSpec, output: &str, options: &LoadOptions) -> Result<Self, EngineError>
+    fn load(model: &OnnxModel<'_>, input: &InputSpec, output: &str, options: &LoadOptions) -> Result<Self, EngineError>
     where
         Self: Sized;
 

@@ -38,7 +38,7 @@ struct Stock {
 
 impl Backend for CpuBackend {
     fn load(
-        model: &OnnxModel,
+        model: &OnnxModel<'_>,
         input: &InputSpec,
         output: &str,
         options: &LoadOptions,
@@ -68,7 +68,7 @@ impl Backend for CpuBackend {
         }
         if fused.is_none() {
             let inputs = vec![(input.name.clone(), input.shape().to_vec())];
-            stock = Some(Stock::load(&model.proto, inputs, output, options.threads)?);
+            stock = Some(Stock::load(&model.whole(), inputs, output, options.threads)?);
         }
         let classes = match (&fused, &stock) {
             (_, Some(stock)) => stock.classes(output)?,

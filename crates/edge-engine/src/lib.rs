@@ -12,6 +12,7 @@ mod error;
 mod fused;
 mod guard;
 mod onnx;
+mod wire;
 
 pub use backend::{Backend, Description, LoadOptions, Part};
 pub use cpu::CpuBackend;

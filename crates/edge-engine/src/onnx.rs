@@ -1,5 +1,6 @@
 //! An ONNX file as data: what goes in, what comes out, what it asks for.
 
+use crate::wire::split;
 use crate::{EngineError, UnsupportedOp};
 use edge_package::{InputSpec, Precision};
 use edge_vision::Layout;
@@ -16,10 +17,14 @@ pub const OPSETS: RangeInclusive<i64> = 9..=23;
 /// The largest input side, in pixels; the same bound as a package's.
 const MAX_SIDE: i64 = 8192;
 
-/// A parsed ONNX model.
-pub struct OnnxModel {
-    /// Its graph is there: `parse` checked it.
+/// A parsed ONNX model. The values of its weights stay in the bytes that it was parsed from.
+pub struct OnnxModel<'a> {
+    /// Its graph is there: `parse` checked it. Large initializers are without their values.
     pub(crate) proto: ModelProto,
+    /// Those, one for each initializer; empty where the initializer has them itself.
+    pub(crate) values: Vec<&'a [u8]>,
+    /// Told of bytes that nobody needs any more.
+    pub(crate) release: Option<&'a dyn Fn(&[u8])>,
 }
 
 /// What the user knows and the graph may leave open.
@@ -61,17 +66,21 @@ pub struct ModelContract {
     pub output_step: Option<f32>,
 }
 
-impl OnnxModel {
+impl<'a> OnnxModel<'a> {
     /// Decodes the protobuf and checks that there is a graph of a supported opset that holds its own weights.
-    pub fn parse(bytes: &[u8]) -> Result<OnnxModel, EngineError> {
+    pub fn parse(bytes: &'a [u8]) -> Result<OnnxModel<'a>, EngineError> {
         if bytes.is_empty() {
             return Err(EngineError::NotOnnx("the file is empty".into()));
         }
-        let proto = ModelProto::decode(bytes).map_err(|e| EngineError::NotOnnx(e.to_string()))?;
-        if proto.graph.is_none() {
+        let split = split(bytes);
+        let (structure, values) = split.as_ref().map_or((bytes, &[][..]), |s| (&s.structure[..], &s.values[..]));
+        let proto = ModelProto::decode(structure).map_err(|e| EngineError::NotOnnx(e.to_string()))?;
+        let Some(graph) = &proto.graph else {
             return Err(EngineError::NotOnnx("it has no graph".into()));
-        }
-        let model = OnnxModel { proto };
+        };
+        let mut values = values.to_vec();
+        values.resize(graph.initializer.len(), &[]);
+        let model = OnnxModel { proto, values, release: None };
         let opset = model.opset();
         if !OPSETS.contains(&opset) {
             return Err(EngineError::Opset { found: opset });
@@ -91,6 +100,22 @@ impl OnnxModel {
             return Err(EngineError::ExternalData(external));
         }
         Ok(model)
+    }
+
+    /// With `release` to be told of the bytes of weights that have been used and, as far as can be foreseen, are not needed
+    /// again: a mapping may give their memory back.
+    pub fn releasing(self, release: &'a dyn Fn(&[u8])) -> OnnxModel<'a> {
+        OnnxModel { release: Some(release), ..self }
+    }
+
+    /// The model as it was in the file.
+    pub(crate) fn whole(&self) -> ModelProto {
+        let mut proto = self.proto.clone();
+        let tensors = proto.graph.iter_mut().flat_map(|g| &mut g.initializer);
+        for (tensor, values) in tensors.zip(&self.values).filter(|(_, v)| !v.is_empty()) {
+            tensor.raw_data = values.to_vec();
+        }
+        proto
     }
 
     fn graph(&self) -> &GraphProto {

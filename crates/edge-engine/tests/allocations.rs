@@ -37,7 +37,8 @@ static COUNTING: Counting = Counting;
 fn a_picture_costs_no_allocation() {
     let path =
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/efficientnet-lite0/efficientnet-lite0.onnx");
-    let model = OnnxModel::parse(&std::fs::read(path).unwrap()).unwrap();
+    let bytes = std::fs::read(path).unwrap();
+    let model = OnnxModel::parse(&bytes).unwrap();
     let contract = model.contract(&InputHint::default()).unwrap();
     for threads in [1, 2, 3] {
         let options = LoadOptions { threads };

@@ -161,7 +161,26 @@ impl VerifiedPackage {
         }
         manifest.validate()?;
         check_parts(&bytes, &manifest, layout.payload)?;
-        Ok(VerifiedPackage { bytes, manifest, digest: package_digest, payload: layout.payload, signed })
+        let package = VerifiedPackage { bytes, manifest, digest: package_digest, payload: layout.payload, signed };
+        package.release(&package.bytes);
+        Ok(package)
+    }
+
+    /// Gives back the memory of a part that is not needed for now. Nothing is lost: read again, it comes from the file.
+    pub fn release(&self, part: &[u8]) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map) = &self.bytes
+            && let Some(from) = (part.as_ptr() as usize).checked_sub(map.as_ptr() as usize)
+            && from + part.len() <= map.len()
+        {
+            // Whole pages of any size that there is; a refusal changes nothing but memory.
+            const PAGE: usize = 1 << 16;
+            let (first, end) = (from.next_multiple_of(PAGE), (from + part.len()) / PAGE * PAGE);
+            if first < end {
+                // SAFETY: the mapping is of a file, private and never written to, so its pages can be had again.
+                let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, first, end - first) };
+            }
+        }
     }
 
     /// What the package says of itself.

@@ -4,10 +4,31 @@ use super::graph::Quant;
 use std::collections::HashMap;
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto, tensor_proto::DataType};
 
+/// A tensor of the file.
+#[derive(Clone, Copy)]
+pub struct Tensor<'a> {
+    /// All of it, but large values.
+    proto: &'a TensorProto,
+    /// Its values, where they are bytes.
+    raw: &'a [u8],
+}
+
+impl Tensor<'_> {
+    /// The type of its values.
+    pub fn data_type(&self) -> Option<DataType> {
+        DataType::try_from(self.proto.data_type).ok()
+    }
+
+    /// Itself with its values.
+    pub fn whole(&self) -> TensorProto {
+        TensorProto { raw_data: self.raw.to_vec(), ..self.proto.clone() }
+    }
+}
+
 /// A constant.
 #[derive(Clone)]
 pub struct Constant<'a> {
-    tensor: &'a TensorProto,
+    tensor: Tensor<'a>,
     /// Where it is stored in whole numbers: how they become real ones.
     scales: Option<Scales>,
 }
@@ -32,36 +53,52 @@ pub struct Whole {
 
 /// The constants of a graph by name: initializers, the tensors of Constant nodes, and either of them under the name that a
 /// cast to float32 or a dequantization gives it.
-pub struct Constants<'a>(HashMap<&'a str, Constant<'a>>);
+pub struct Constants<'a> {
+    found: HashMap<&'a str, Constant<'a>>,
+    release: Option<&'a dyn Fn(&[u8])>,
+}
 
 impl<'a> Constants<'a> {
-    /// All of them.
-    pub fn of(graph: &'a GraphProto) -> Constants<'a> {
-        let initializers = graph.initializer.iter().map(|t| (t.name.as_str(), t));
+    /// All of them. `values` are those of the graph's initializers that they have not themselves; `release` is told of values
+    /// that have been used.
+    pub fn of(graph: &'a GraphProto, values: &[&'a [u8]], release: Option<&'a dyn Fn(&[u8])>) -> Constants<'a> {
+        let own = |proto: &'a TensorProto| Tensor { proto, raw: &proto.raw_data };
+        let full = |(proto, raw): (&'a TensorProto, &&'a [u8])| match raw.is_empty() {
+            true => own(proto),
+            false => Tensor { proto, raw },
+        };
+        let initializers = graph.initializer.iter().zip(values).map(full).map(|t| (t.proto.name.as_str(), t));
         let nodes = graph.node.iter().filter(|n| n.op_type == "Constant");
         let nodes =
-            nodes.filter_map(|n| Some((n.output.first()?.as_str(), n.attribute.iter().find_map(|a| a.t.as_ref())?)));
+            nodes.filter_map(|n| Some((n.output.first()?.as_str(), own(n.attribute.iter().find_map(|a| a.t.as_ref())?))));
         let plain = |(name, tensor)| (name, Constant { tensor, scales: None });
-        let mut found = Constants(initializers.chain(nodes).map(plain).collect());
+        let mut all = Constants { found: initializers.chain(nodes).map(plain).collect(), release };
         for node in &graph.node {
             let Some(output) = node.output.first() else { continue };
             let made = match node.op_type.as_str() {
                 // Weights in float16 are cast where they are used; they are read as float32 anyway.
                 "Cast" if Attributes(node).int("to", 0) == 1 => {
-                    node.input.first().and_then(|i| found.0.get(i.as_str())).filter(|c| are_floats(c.tensor)).cloned()
+                    node.input.first().and_then(|i| all.found.get(i.as_str())).filter(|c| are_floats(c.tensor)).cloned()
                 }
-                "DequantizeLinear" => found.dequantized(node),
+                "DequantizeLinear" => all.dequantized(node),
                 _ => None,
             };
             if let Some(constant) = made {
-                found.0.insert(output, constant);
+                all.found.insert(output, constant);
             }
         }
-        found
+        all
+    }
+
+    /// The values of a constant have been used and are not needed again.
+    pub fn done(&self, name: &str) {
+        if let (Some(release), Some(constant)) = (self.release, self.found.get(name)) {
+            release(constant.tensor.raw);
+        }
     }
 
     fn dequantized(&self, node: &NodeProto) -> Option<Constant<'a>> {
-        let source = self.0.get(node.input.first()?.as_str()).filter(|c| c.scales.is_none())?;
+        let source = self.found.get(node.input.first()?.as_str()).filter(|c| c.scales.is_none())?;
         if Attributes(node).int("block_size", 0) != 0 {
             return None;
         }
@@ -82,32 +119,32 @@ impl<'a> Constants<'a> {
     }
 
     /// The tensor of this name, as it is stored.
-    pub fn get(&self, name: &str) -> Option<&'a TensorProto> {
-        self.0.get(name).map(|c| c.tensor)
+    pub fn get(&self, name: &str) -> Option<Tensor<'a>> {
+        self.found.get(name).map(|c| c.tensor)
     }
 
     /// Whether [`Constants::floats`] gives the values, without making them.
     pub fn is_float(&self, name: &str) -> bool {
-        self.0.get(name).is_some_and(|c| c.scales.is_some() || are_floats(c.tensor))
+        self.found.get(name).is_some_and(|c| c.scales.is_some() || are_floats(c.tensor))
     }
 
     /// Whether a constant is stored in 8-bit numbers.
     pub fn is_bytes(&self, name: &str) -> bool {
-        let bytes = |t: i32| matches!(DataType::try_from(t), Ok(DataType::Int8 | DataType::Uint8));
-        self.0.get(name).is_some_and(|c| c.scales.is_some() && bytes(c.tensor.data_type))
+        let bytes = |t: Tensor<'_>| matches!(t.data_type(), Some(DataType::Int8 | DataType::Uint8));
+        self.found.get(name).is_some_and(|c| c.scales.is_some() && bytes(c.tensor))
     }
 
     /// A constant that is stored in 8-bit numbers.
     pub fn bytes(&self, name: &str) -> Option<Whole> {
-        let constant = self.0.get(name).filter(|_| self.is_bytes(name))?;
+        let constant = self.found.get(name).filter(|_| self.is_bytes(name))?;
         let scales = constant.scales.as_ref()?;
         let (inner, count) = scales.layout(constant.tensor)?;
         let tensor = constant.tensor;
-        let signed = tensor.data_type == DataType::Int8 as i32;
-        let mut values: Vec<i16> = match (tensor.raw_data.is_empty(), signed) {
-            (true, _) => tensor.int32_data.iter().map(|v| *v as i16).collect(),
-            (false, true) => tensor.raw_data.iter().map(|b| i16::from(*b as i8)).collect(),
-            (false, false) => tensor.raw_data.iter().map(|b| i16::from(*b)).collect(),
+        let signed = tensor.data_type() == Some(DataType::Int8);
+        let mut values: Vec<i16> = match (tensor.raw.is_empty(), signed) {
+            (true, _) => tensor.proto.int32_data.iter().map(|v| *v as i16).collect(),
+            (false, true) => tensor.raw.iter().map(|b| i16::from(*b as i8)).collect(),
+            (false, false) => tensor.raw.iter().map(|b| i16::from(*b)).collect(),
         };
         if scales.zero.iter().any(|z| *z != 0) {
             values.iter_mut().enumerate().for_each(|(i, v)| *v = v.wrapping_sub(scales.zero[i / inner % count] as i16));
@@ -122,22 +159,23 @@ impl<'a> Constants<'a> {
     /// The integers of a constant.
     pub fn integers(&self, name: &str) -> Option<Vec<i64>> {
         let tensor = self.get(name)?;
-        let wide = match DataType::try_from(tensor.data_type).ok()? {
+        let wide = match tensor.data_type()? {
             DataType::Int64 => true,
             DataType::Int32 => false,
             _ => return None,
         };
-        Some(match (wide, tensor.raw_data.is_empty()) {
-            (true, false) => tensor.raw_data.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
-            (true, true) => tensor.int64_data.clone(),
-            (false, false) => tensor.raw_data.as_chunks().0.iter().map(|b| i64::from(i32::from_le_bytes(*b))).collect(),
-            (false, true) => tensor.int32_data.iter().map(|v| i64::from(*v)).collect(),
+        Some(match (wide, tensor.raw.is_empty()) {
+            (true, false) => tensor.raw.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
+            (true, true) => tensor.proto.int64_data.clone(),
+            (false, false) => tensor.raw.as_chunks().0.iter().map(|b| i64::from(i32::from_le_bytes(*b))).collect(),
+            (false, true) => tensor.proto.int32_data.iter().map(|v| i64::from(*v)).collect(),
         })
     }
 
     /// The values of a constant, with its dimensions; of one that is stored in whole numbers, what they stand for.
     pub fn floats(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
-        let Constant { tensor, scales } = self.0.get(name)?;
+        let Constant { tensor, scales } = self.found.get(name)?;
+        let tensor = *tensor;
         let Some(scales) = scales else { return Some((dims(tensor)?, floats(tensor)?)) };
         let (inner, count) = scales.layout(tensor)?;
         let real = |(i, v): (usize, i32)| {
@@ -150,7 +188,7 @@ impl<'a> Constants<'a> {
 
 impl Scales {
     /// How many values share a place along the axis, and how many places there are.
-    fn layout(&self, tensor: &TensorProto) -> Option<(usize, usize)> {
+    fn layout(&self, tensor: Tensor<'_>) -> Option<(usize, usize)> {
         let shape = dims(tensor)?;
         match self.scale.len() {
             1 => Some((1, 1)),
@@ -160,21 +198,21 @@ impl Scales {
 }
 
 /// How many values [`whole`] gives, without making them.
-fn whole_count(tensor: &TensorProto) -> Option<usize> {
-    Some(match DataType::try_from(tensor.data_type).ok()? {
-        DataType::Int8 | DataType::Uint8 | DataType::Int32 if tensor.raw_data.is_empty() => tensor.int32_data.len(),
-        DataType::Int8 | DataType::Uint8 => tensor.raw_data.len(),
-        DataType::Int32 => tensor.raw_data.len() / 4,
+fn whole_count(tensor: Tensor<'_>) -> Option<usize> {
+    Some(match tensor.data_type()? {
+        DataType::Int8 | DataType::Uint8 | DataType::Int32 if tensor.raw.is_empty() => tensor.proto.int32_data.len(),
+        DataType::Int8 | DataType::Uint8 => tensor.raw.len(),
+        DataType::Int32 => tensor.raw.len() / 4,
         _ => return None,
     })
 }
 
 /// The values of a tensor of 8-bit or 32-bit numbers.
-fn whole(tensor: &TensorProto) -> Option<Vec<i32>> {
-    let raw = &tensor.raw_data;
-    Some(match DataType::try_from(tensor.data_type).ok()? {
-        _ if raw.is_empty() => match DataType::try_from(tensor.data_type).ok()? {
-            DataType::Int8 | DataType::Uint8 | DataType::Int32 => tensor.int32_data.clone(),
+fn whole(tensor: Tensor<'_>) -> Option<Vec<i32>> {
+    let raw = tensor.raw;
+    Some(match tensor.data_type()? {
+        _ if raw.is_empty() => match tensor.data_type()? {
+            DataType::Int8 | DataType::Uint8 | DataType::Int32 => tensor.proto.int32_data.clone(),
             _ => return None,
         },
         DataType::Int8 => raw.iter().map(|b| i32::from(*b as i8)).collect(),
@@ -192,7 +230,7 @@ pub fn quant(constants: &Constants<'_>, node: &NodeProto) -> Option<Quant> {
         None => Some((DataType::Uint8, vec![0])),
         Some(name) => {
             let tensor = constants.get(name)?;
-            Some((DataType::try_from(tensor.data_type).ok()?, whole(tensor)?))
+            Some((tensor.data_type()?, whole(tensor)?))
         }
     };
     let zero = match zero? {
@@ -207,20 +245,20 @@ pub fn quant(constants: &Constants<'_>, node: &NodeProto) -> Option<Quant> {
 }
 
 /// The dimensions of a tensor.
-pub fn dims(tensor: &TensorProto) -> Option<Vec<usize>> {
-    tensor.dims.iter().map(|d| usize::try_from(*d).ok()).collect()
+pub fn dims(tensor: Tensor<'_>) -> Option<Vec<usize>> {
+    tensor.proto.dims.iter().map(|d| usize::try_from(*d).ok()).collect()
 }
 
 /// The values of a tensor of float32 or float16, as many as its dimensions say.
-fn floats(tensor: &TensorProto) -> Option<Vec<f32>> {
-    let values: Vec<f32> = match DataType::try_from(tensor.data_type).ok()? {
-        DataType::Float if tensor.raw_data.is_empty() => tensor.float_data.clone(),
-        DataType::Float => tensor.raw_data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        DataType::Float16 if tensor.raw_data.is_empty() => {
-            tensor.int32_data.iter().map(|v| half::f16::from_bits(*v as u16).to_f32()).collect()
+fn floats(tensor: Tensor<'_>) -> Option<Vec<f32>> {
+    let values: Vec<f32> = match tensor.data_type()? {
+        DataType::Float if tensor.raw.is_empty() => tensor.proto.float_data.clone(),
+        DataType::Float => tensor.raw.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        DataType::Float16 if tensor.raw.is_empty() => {
+            tensor.proto.int32_data.iter().map(|v| half::f16::from_bits(*v as u16).to_f32()).collect()
         }
         DataType::Float16 => {
-            tensor.raw_data.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect()
+            tensor.raw.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect()
         }
         _ => return None,
     };
@@ -229,11 +267,11 @@ fn floats(tensor: &TensorProto) -> Option<Vec<f32>> {
 }
 
 /// Whether [`floats`] gives the values, without making them.
-fn are_floats(tensor: &TensorProto) -> bool {
+fn are_floats(tensor: Tensor<'_>) -> bool {
     let count = dims(tensor).and_then(|d| d.into_iter().try_fold(1_usize, usize::checked_mul));
-    let (raw, size, listed) = match DataType::try_from(tensor.data_type) {
-        Ok(DataType::Float) => (&tensor.raw_data, 4, tensor.float_data.len()),
-        Ok(DataType::Float16) => (&tensor.raw_data, 2, tensor.int32_data.len()),
+    let (raw, size, listed) = match tensor.data_type() {
+        Some(DataType::Float) => (&tensor.raw, 4, tensor.proto.float_data.len()),
+        Some(DataType::Float16) => (&tensor.raw, 2, tensor.proto.int32_data.len()),
         _ => return false,
     };
     count == Some(if raw.is_empty() { listed } else { raw.len() / size })

@@ -188,6 +188,16 @@ pub struct Layer {
 }
 
 impl Layer {
+    /// The constants that it is made of.
+    pub fn filters(&self) -> impl Iterator<Item = &Filter> {
+        let (own, first) = match &self.op {
+            Op::Conv(conv) => (conv.filter.as_ref(), conv.first.as_ref().and_then(|(f, _)| f.filter.as_ref())),
+            Op::Dense(dense) => (Some(&dense.weights), None),
+            _ => (None, None),
+        };
+        own.into_iter().chain(first)
+    }
+
     /// Every value that it reads, a residual too.
     pub fn reads(&self) -> impl Iterator<Item = Id> + '_ {
         let residual = if let Op::Conv(conv) = &self.op { conv.residual } else { None };

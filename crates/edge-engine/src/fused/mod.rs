@@ -68,13 +68,19 @@ pub struct Lowered {
 }
 
 /// Lowers a model, or says why nothing of it can be.
-pub fn lower(onnx: &OnnxModel, input: &InputSpec, output: &str, isa: Isa, threads: usize) -> Result<Lowered, String> {
+pub fn lower(
+    onnx: &OnnxModel<'_>,
+    input: &InputSpec,
+    output: &str,
+    isa: Isa,
+    threads: usize,
+) -> Result<Lowered, String> {
     let model = &onnx.proto;
     let graph = model.graph.as_ref().ok_or("there is no graph")?;
     if graph.node.iter().flat_map(|n| &n.attribute).any(|a| a.g.is_some() || !a.graphs.is_empty()) {
         return Err("a node has a graph of its own".into());
     }
-    let reading = read::read(onnx.opset(), graph, input, output);
+    let reading = read::read(onnx.opset(), graph, Constants::of(graph, &onnx.values, onnx.release), input, output);
     if reading.layers.len() > MAX_LAYERS {
         return Err(format!("more than {MAX_LAYERS} layers"));
     }
@@ -126,7 +132,8 @@ fn rest(
     }
     let node: Vec<NodeProto> =
         graph.node.iter().enumerate().filter(|(at, _)| kept.contains(at)).map(|(_, n)| n.clone()).collect();
-    let initializer = graph.initializer.iter().filter(|t| read.contains(t.name.as_str())).cloned().collect();
+    let kept = graph.initializer.iter().filter(|t| read.contains(t.name.as_str()));
+    let initializer = kept.map(|t| constants.get(&t.name).map_or_else(|| t.clone(), |t| t.whole())).collect();
     let graph = GraphProto {
         name: graph.name.clone(),
         initializer,

@@ -56,6 +56,7 @@ pub fn plan(
     for (at, layer) in layers.iter().enumerate() {
         let last = |v: Id| !outputs.contains(&v) && !layers[at + 1..].iter().any(|l| l.reads().any(|r| r == v));
         planner.layer(layer, &mut steps)?;
+        layer.filters().for_each(|f| constants.done(&f.name));
         // What nobody reads any more makes room for the next.
         for value in layer.reads().chain([layer.output]) {
             if last(value) {

@@ -26,14 +26,20 @@ pub struct Reading<'a> {
 }
 
 /// Reads the nodes that `output` needs.
-pub fn read<'a>(opset: i64, graph: &'a GraphProto, input: &InputSpec, output: &str) -> Reading<'a> {
+pub fn read<'a>(
+    opset: i64,
+    graph: &'a GraphProto,
+    constants: Constants<'a>,
+    input: &InputSpec,
+    output: &str,
+) -> Reading<'a> {
     let form = if input.layout == Layout::Nhwc { Form::Nhwc } else { Form::Nchw };
     let picture =
         Value { name: input.name.clone(), h: input.height as usize, w: input.width as usize, c: 3, form, quant: None };
     let mut reader = Reader {
         opset,
         reading: Reading {
-            constants: Constants::of(graph),
+            constants,
             values: vec![picture],
             layers: vec![],
             refused: vec![],
