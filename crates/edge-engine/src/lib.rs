@@ -12,6 +12,8 @@ mod error;
 mod fused;
 mod guard;
 mod onnx;
+mod probe;
+mod runner;
 mod wire;
 
 pub use backend::{Backend, Description, LoadOptions, Part};
@@ -20,5 +22,6 @@ pub use cpu::CpuBackend;
 pub use edge_kernels::{Isa, peak};
 pub use error::{EngineError, UnsupportedOp};
 pub use onnx::{FinalActivation, InputHint, ModelContract, OPSETS, OnnxModel};
+pub use probe::Probe;
 /// ONNX's protobuf messages, for those who build or edit models; there is no second set of them.
 pub use tract_onnx::pb;

@@ -163,6 +163,24 @@ impl<'a> OnnxModel<'a> {
         found
     }
 
+    /// The names of the float values that layers hand to each other, in the order of computation: of a quantized network what
+    /// each quantized value stands for.
+    pub fn layer_values(&self) -> Vec<&str> {
+        let nodes = &self.graph().node;
+        let quantized = nodes.iter().any(|n| n.op_type == "QuantizeLinear");
+        let made = |n: &&NodeProto| n.input.first().is_some_and(|i| !self.is_constant(i));
+        let kind = |n: &&NodeProto| match quantized {
+            true => n.op_type == "DequantizeLinear",
+            false => matches!(
+                n.op_type.as_str(),
+                "Conv" | "Gemm" | "MatMul" | "Add" | "Mul" | "Relu" | "Clip" | "Sigmoid" | "HardSigmoid" | "HardSwish"
+                    | "BatchNormalization" | "MaxPool" | "AveragePool" | "GlobalAveragePool" | "Concat" | "Softmax"
+            ),
+        };
+        let outputs = nodes.iter().filter(kind).filter(made).filter_map(|n| n.output.first());
+        outputs.map(String::as_str).filter(|o| !self.is_constant(o)).collect()
+    }
+
     /// What the model asks for and gives. All unsupported operators are reported first, together.
     pub fn contract(&self, hint: &InputHint) -> Result<ModelContract, EngineError> {
         let unsupported = self.unsupported();

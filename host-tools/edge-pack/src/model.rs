@@ -39,6 +39,14 @@ pub fn read_onnx(path: &Path, recipe: &RecipeArgs) -> anyhow::Result<Vec<u8>> {
     Ok(imported.onnx)
 }
 
+/// The ONNX file of a package, or of a model's file.
+pub fn onnx_of(path: &Path, recipe: &RecipeArgs) -> anyhow::Result<Vec<u8>> {
+    match is_package(path)? {
+        true => Ok(open_package(path, &TrustPolicy::default())?.model().to_vec()),
+        false => read_onnx(path, recipe),
+    }
+}
+
 /// Converts a Keras file, with progress on standard error.
 pub fn import_keras(path: &Path, bytes: Vec<u8>, options: &ImportOptions) -> anyhow::Result<Imported> {
     let bar = ProgressBar::new(0);

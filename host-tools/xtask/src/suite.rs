@@ -213,8 +213,30 @@ fn int8() -> Result<Outcome> {
             "not all of it runs in int8:\n{plan}"
         );
         proved.push(format!("{activations}: {line}"));
+        // With each family of kernels: fours where the machine has them, pairs, and plain Rust.
+        for isa in ["", "avx2", "portable"] {
+            if isa != "avx2" || has_avx2() {
+                proved.push(format!("{activations} {isa}: {}", layers(&quantized, isa, &photos)?));
+            }
+        }
     }
+    let xception = bench::quantized(&bench::xception(&work()?, 299)?, &work()?, "u8")?;
+    proved.push(format!("Xception: {}", layers(&xception, "", &photos[..1])?));
     Ok(Outcome::Proved(format!("all layers in int8; {}", proved.join("; "))))
+}
+
+fn has_avx2() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Every layer beside ONNX Runtime's from the same input.
+fn layers(onnx: &Path, isa: &str, photos: &[PathBuf]) -> Result<String> {
+    let mut script = Command::new(setup::python(setup::REFERENCE)?);
+    script.arg(root().join("tests/reference/compare_layers.py")).arg("--edge-pack").arg(built("edge-pack")?);
+    Ok(output(script.env("EDGE_ISA", isa).arg("--onnx").arg(onnx).args(photos))?.trim().into())
 }
 
 /// `tests/reference/keras_sweep.py` with the built `edge-pack`.

@@ -67,11 +67,11 @@ pub struct Lowered {
     pub refused: Vec<(String, String)>,
 }
 
-/// Lowers a model, or says why nothing of it can be.
+/// Lowers as much of a model as `outputs` need, or says why nothing of it can be.
 pub fn lower(
     onnx: &OnnxModel<'_>,
     input: &InputSpec,
-    output: &str,
+    outputs: &[&str],
     isa: Isa,
     threads: usize,
 ) -> Result<Lowered, String> {
@@ -80,7 +80,7 @@ pub fn lower(
     if graph.node.iter().flat_map(|n| &n.attribute).any(|a| a.g.is_some() || !a.graphs.is_empty()) {
         return Err("a node has a graph of its own".into());
     }
-    let reading = read::read(onnx.opset(), graph, Constants::of(graph, &onnx.values, onnx.release), input, output);
+    let reading = read::read(onnx.opset(), graph, Constants::of(graph, &onnx.values, onnx.release), input, outputs);
     if reading.layers.len() > MAX_LAYERS {
         return Err(format!("more than {MAX_LAYERS} layers"));
     }
@@ -88,28 +88,28 @@ pub fn lower(
         let why = reading.refused.first().map(|(n, why)| format!(": {} {why}", node_name(&graph.node[*n])));
         return Err(format!("no convolution can be reached from the picture{}", why.unwrap_or_default()));
     }
-    let cut = cut(graph, &reading, output);
+    let cut = cut(graph, &reading, outputs);
     if let Some(value) = cut.iter().map(|id| &reading.values[*id]).find(|v| v.quant.is_some()) {
         return Err(format!("{} is quantized where it leaves what is understood", value.name));
     }
-    let outputs: Vec<Value> = cut.iter().map(|id| reading.values[*id].clone()).collect();
+    let made: Vec<Value> = cut.iter().map(|id| reading.values[*id].clone()).collect();
     let mut ends = cut;
     let layers = fuse::fuse(reading.layers, &reading.values, &reading.constants, &mut ends);
     let threads = Threads::new(threads);
     let plan = plan::plan(isa, threads.count(), &layers, &reading.values, &reading.constants, &ends)?;
     let infos: Vec<StepInfo> = plan.steps.iter().map(|s| info(s, graph)).collect();
     let refused: Vec<usize> = reading.refused.iter().map(|r| r.0).collect();
-    let rest = (!refused.is_empty()).then(|| rest(model, graph, &reading.constants, &refused, &outputs, output));
+    let rest = (!refused.is_empty()).then(|| rest(model, graph, &reading.constants, &refused, &made, outputs));
     let refused = reading.refused.into_iter().map(|(n, why)| (node_name(&graph.node[n]), why)).collect();
     let times = vec![Duration::ZERO; infos.len()];
-    Ok(Lowered { network: Network { isa, plan, threads, outputs, infos, times }, rest, refused })
+    Ok(Lowered { network: Network { isa, plan, threads, outputs: made, infos, times }, rest, refused })
 }
 
-/// The values that leave the network: what the rest reads, or the output.
-fn cut(graph: &GraphProto, reading: &Reading<'_>, output: &str) -> Vec<usize> {
+/// The values that leave the network: what the rest reads, and outputs.
+fn cut(graph: &GraphProto, reading: &Reading<'_>, outputs: &[&str]) -> Vec<usize> {
     let mut seen = HashSet::new();
     let read = reading.refused.iter().flat_map(|(n, _)| &graph.node[*n].input).map(String::as_str);
-    let names = read.chain(reading.refused.is_empty().then_some(output));
+    let names = read.chain(outputs.iter().copied());
     names.filter_map(|n| reading.by_name.get(n).copied()).filter(|id| seen.insert(*id)).collect()
 }
 
@@ -120,7 +120,7 @@ fn rest(
     constants: &Constants<'_>,
     nodes: &[usize],
     inputs: &[Value],
-    output: &str,
+    outputs: &[&str],
 ) -> ModelProto {
     let mut kept: HashSet<usize> = nodes.iter().copied().collect();
     let mut read: HashSet<&str> = nodes.iter().flat_map(|n| &graph.node[*n].input).map(String::as_str).collect();
@@ -134,11 +134,12 @@ fn rest(
         graph.node.iter().enumerate().filter(|(at, _)| kept.contains(at)).map(|(_, n)| n.clone()).collect();
     let kept = graph.initializer.iter().filter(|t| read.contains(t.name.as_str()));
     let initializer = kept.map(|t| constants.get(&t.name).map_or_else(|| t.clone(), |t| t.whole())).collect();
+    let left = outputs.iter().filter(|name| !inputs.iter().any(|i| i.name == **name));
     let graph = GraphProto {
         name: graph.name.clone(),
         initializer,
         input: inputs.iter().map(value_info).collect(),
-        output: graph.output.iter().filter(|o| o.name == output).cloned().collect(),
+        output: left.map(|name| ValueInfoProto { name: name.to_string(), ..Default::default() }).collect(),
         node,
         ..GraphProto::default()
     };

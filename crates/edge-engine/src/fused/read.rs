@@ -25,13 +25,13 @@ pub struct Reading<'a> {
     pub by_name: HashMap<&'a str, Id>,
 }
 
-/// Reads the nodes that `output` needs.
+/// Reads the nodes that `outputs` need.
 pub fn read<'a>(
     opset: i64,
     graph: &'a GraphProto,
     constants: Constants<'a>,
     input: &InputSpec,
-    output: &str,
+    outputs: &[&str],
 ) -> Reading<'a> {
     let form = if input.layout == Layout::Nhwc { Form::Nhwc } else { Form::Nchw };
     let picture =
@@ -49,7 +49,7 @@ pub fn read<'a>(
     if let Some(name) = graph.input.iter().map(|i| i.name.as_str()).find(|n| *n == input.name) {
         reader.reading.by_name.insert(name, 0);
     }
-    let needed = needed(graph, output);
+    let needed = needed(graph, outputs);
     for (index, node) in graph.node.iter().enumerate().filter(|(i, _)| needed.contains(i)) {
         // A constant is read where it is used.
         if node.output.first().is_some_and(|o| reader.reading.constants.get(o).is_some()) {
@@ -62,12 +62,12 @@ pub fn read<'a>(
     reader.reading
 }
 
-/// The nodes that an output is computed from.
-fn needed(graph: &GraphProto, output: &str) -> HashSet<usize> {
+/// The nodes that outputs are computed from.
+fn needed(graph: &GraphProto, outputs: &[&str]) -> HashSet<usize> {
     let makers: HashMap<&str, usize> =
         graph.node.iter().enumerate().flat_map(|(i, n)| n.output.iter().map(move |o| (o.as_str(), i))).collect();
     let mut found = HashSet::new();
-    let mut pending = vec![output];
+    let mut pending = outputs.to_vec();
     while let Some(name) = pending.pop() {
         if let Some(&node) = makers.get(name)
             && found.insert(node)

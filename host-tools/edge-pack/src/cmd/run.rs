@@ -5,6 +5,7 @@ use crate::{model, out};
 use anyhow::{Context, bail};
 use edge_device::Classifier;
 use edge_device::event::{Score, decision_label, millis};
+use edge_engine::{OnnxModel, Probe};
 use edge_vision::{load, picture_paths};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,15 @@ pub struct Args {
     /// Write the preprocessed tensor of one photo (float32, as the model gets it) to a NumPy file
     #[arg(long, value_name = "FILE.npy")]
     tensor: Option<PathBuf>,
+
+    /// Write what the layers hand to each other for one photo (float32; of a quantized model what its bytes stand for) to NumPy
+    /// files in this folder, with an index.json of their names
+    #[arg(long, value_name = "DIR")]
+    values: Option<PathBuf>,
+
+    /// Only these values of --values
+    #[arg(long = "value", value_name = "NAME", requires = "values")]
+    only: Vec<String>,
 
     /// Threads that compute (default: all cores)
     #[arg(long, value_name = "N")]
@@ -70,8 +80,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if paths.is_empty() {
         bail!("there is no photo to classify");
     }
-    if args.tensor.is_some() && paths.len() != 1 {
-        bail!("--tensor writes the tensor of one photo; {} were given", paths.len());
+    if (args.tensor.is_some() || args.values.is_some()) && paths.len() != 1 {
+        bail!("--tensor and --values write what belongs to one photo; {} were given", paths.len());
     }
     if let Some(file) = &args.tensor {
         let inputs = paths.iter().chain([&args.model]).map(PathBuf::as_path);
@@ -103,7 +113,10 @@ fn one(args: &Args, classifier: &mut Classifier, path: &Path) -> anyhow::Result<
     };
     let latency_ms = millis(start.elapsed());
     if let Some(file) = &args.tensor {
-        out::write_file(file, &npy(classifier)?, 0o644)?;
+        out::write_file(file, &npy(&classifier.manifest().input.shape(), classifier.tensor())?, 0o644)?;
+    }
+    if let Some(folder) = &args.values {
+        values(args, classifier, folder)?;
     }
     let top = Score::label(&result.top, &classifier.manifest().labels);
     if args.json {
@@ -124,13 +137,35 @@ fn one(args: &Args, classifier: &mut Classifier, path: &Path) -> anyhow::Result<
     Ok(Ok(()))
 }
 
-/// The classifier's tensor as a NumPy file, shape as the model's input.
-fn npy(classifier: &Classifier) -> anyhow::Result<Vec<u8>> {
+/// Writes what the layers hand to each other for the picture classified last.
+fn values(args: &Args, classifier: &Classifier, folder: &Path) -> anyhow::Result<()> {
+    let bytes = model::onnx_of(&args.model, &args.recipe)?;
+    let onnx = OnnxModel::parse(&bytes)?;
+    let mut names = onnx.layer_values();
+    if !args.only.is_empty() {
+        names = args.only.iter().map(String::as_str).collect();
+    }
+    let mut probe = Probe::load(&onnx, &classifier.manifest().input, &names, &model::load_options(args.threads))
+        .with_context(|| args.model.display().to_string())?;
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let shapes = probe.shapes().to_vec();
+    let mut index = serde_json::Map::new();
+    for (at, (name, (shape, value))) in names.iter().zip(shapes.iter().zip(probe.run(classifier.tensor())?)).enumerate() {
+        let file = format!("{at:04}.npy");
+        out::write_file(&folder.join(&file), &npy(shape, value)?, 0o644)?;
+        index.insert(name.to_string(), file.into());
+    }
+    out::write_file(&folder.join("index.json"), &serde_json::to_vec_pretty(&index)?, 0o644)?;
+    Ok(())
+}
+
+/// A tensor as a NumPy file.
+fn npy(shape: &[usize], values: &[f32]) -> anyhow::Result<Vec<u8>> {
     use npyz::WriterBuilder;
-    let shape = classifier.manifest().input.shape().map(|d| d as u64);
+    let shape: Vec<u64> = shape.iter().map(|d| *d as u64).collect();
     let mut bytes = vec![];
     let mut writer = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(&mut bytes).begin_nd()?;
-    writer.extend(classifier.tensor().iter().copied())?;
+    writer.extend(values.iter().copied())?;
     writer.finish()?;
     Ok(bytes)
 }
