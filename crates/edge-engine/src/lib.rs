@@ -18,8 +18,8 @@ mod wire;
 
 pub use backend::{Backend, Description, LoadOptions, Part};
 pub use cpu::CpuBackend;
-/// The measured peak of a set of instructions, and the set in use.
-pub use edge_kernels::{Isa, peak};
+/// The measured peaks of a set of instructions, and the set in use.
+pub use edge_kernels::{Isa, peak, peak_bytes};
 pub use error::{EngineError, UnsupportedOp};
 pub use onnx::{FinalActivation, InputHint, ModelContract, OPSETS, OnnxModel};
 pub use probe::Probe;

@@ -173,8 +173,22 @@ impl<'a> OnnxModel<'a> {
             true => n.op_type == "DequantizeLinear",
             false => matches!(
                 n.op_type.as_str(),
-                "Conv" | "Gemm" | "MatMul" | "Add" | "Mul" | "Relu" | "Clip" | "Sigmoid" | "HardSigmoid" | "HardSwish"
-                    | "BatchNormalization" | "MaxPool" | "AveragePool" | "GlobalAveragePool" | "Concat" | "Softmax"
+                "Conv"
+                    | "Gemm"
+                    | "MatMul"
+                    | "Add"
+                    | "Mul"
+                    | "Relu"
+                    | "Clip"
+                    | "Sigmoid"
+                    | "HardSigmoid"
+                    | "HardSwish"
+                    | "BatchNormalization"
+                    | "MaxPool"
+                    | "AveragePool"
+                    | "GlobalAveragePool"
+                    | "Concat"
+                    | "Softmax"
             ),
         };
         let outputs = nodes.iter().filter(kind).filter(made).filter_map(|n| n.output.first());

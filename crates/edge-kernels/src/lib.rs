@@ -44,7 +44,7 @@ pub use gemm8::{Scale, Weights8, gemm8, gemm8_float};
 pub use im2col::{Im2col, Strides};
 pub use import::Import;
 pub use isa::{ENVIRONMENT, Isa};
-pub use peak::peak;
+pub use peak::{peak, peak_bytes};
 pub use pooling::{add, average, max_pool};
 pub use quads::Quads;
 pub use quantized::{Affine, dequantize, max_pool_bytes, quantize, requantize, sum_bytes};

@@ -1,33 +1,94 @@
 //! How fast this machine multiplies and adds, to hold kernels against.
 
 use crate::Isa;
-use crate::simd::{Simd, kernel};
+use crate::isa::Kind;
+use crate::simd::{Dot4, Simd, kernel};
+use std::hint::black_box;
 use std::time::Instant;
 
 /// Sums that do not wait for each other: enough for any machine's latency.
 const SUMS: usize = 12;
+/// Additions to each of them in a measurement.
+const TURNS: usize = 1_000_000;
 
-/// Fused multiply-adds per second of one thread with `isa`, in units of 10^9: the best of a few measurements of some
+/// Fused multiply-adds in float32 per second of one thread with `isa`, in units of 10^9: the best of a few measurements of some
 /// milliseconds each.
 pub fn peak(isa: Isa) -> f64 {
-    let turns = 1_000_000;
-    let measure = |_| {
-        let start = Instant::now();
+    best(isa.lanes(), || {
         let mut sum = 0.0;
         // SAFETY: nothing is read but what is handed over.
-        unsafe { run(isa, std::hint::black_box(turns), std::hint::black_box(0.999), &mut sum) };
-        std::hint::black_box(sum);
-        (turns * SUMS * isa.lanes()) as f64 / start.elapsed().as_secs_f64() / 1e9
+        unsafe { floats(isa, black_box(TURNS), black_box(0.999), &mut sum) };
+        black_box(sum);
+    })
+}
+
+/// The same in whole numbers, as [`crate::Quads`] multiplies them where the machine has fours, else as [`crate::Weights8`].
+pub fn peak_bytes(isa: Isa) -> f64 {
+    let (mut sum, factor) = (0.0, black_box([3, 5]));
+    match isa.kind() {
+        #[cfg(target_arch = "x86_64")]
+        Kind::Vnni => best(4 * isa.lanes(), || {
+            // SAFETY: an Isa is of this machine.
+            unsafe { fours(black_box(TURNS), black_box(&[3, 5, 7, 9]), &mut sum) };
+            black_box(sum);
+        }),
+        _ => best(2 * isa.lanes(), || {
+            // SAFETY: as above.
+            unsafe { pairs(isa, black_box(TURNS), &factor, &mut sum) };
+            black_box(sum);
+        }),
+    }
+}
+
+fn best(products: usize, mut run: impl FnMut()) -> f64 {
+    let measure = |_| {
+        let start = Instant::now();
+        run();
+        (TURNS * SUMS * products) as f64 / start.elapsed().as_secs_f64() / 1e9
     };
     (0..5).map(measure).fold(0.0, f64::max)
 }
 
 kernel! {
-    fn run(turns: usize, factor: f32, sum: &mut f32) = body
+    fn floats(turns: usize, factor: f32, sum: &mut f32) = floats_body
+}
+kernel! {
+    fn pairs(turns: usize, factor: &[i16; 2], sum: &mut f32) = pairs_body
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma")]
+unsafe fn fours(turns: usize, factor: &[u8; 4], sum: &mut f32) {
+    // SAFETY: the features are enabled here; the rest is the caller's promise.
+    unsafe {
+        let d = crate::simd::Vnni::new();
+        let x = d.quad(factor.as_ptr());
+        let mut sums = [d.set().zero(); SUMS];
+        for _ in 0..turns {
+            for sum in &mut sums {
+                *sum = d.dot4(x, x, *sum);
+            }
+        }
+        *sum = total(d.set(), sums.map(|s| d.set().float(s)));
+    }
 }
 
 #[inline(always)]
-unsafe fn body<S: Simd>(s: S, turns: usize, factor: f32, sum: &mut f32) {
+unsafe fn pairs_body<S: Simd>(s: S, turns: usize, factor: &[i16; 2], sum: &mut f32) {
+    // SAFETY: there are two values.
+    let x = unsafe { s.pair(factor.as_ptr()) };
+    // Of the sums themselves: products that never change would be made once.
+    let mut sums = [s.zero(); SUMS];
+    for _ in 0..turns {
+        for sum in &mut sums {
+            *sum = s.dot(*sum, x, *sum);
+        }
+    }
+    *sum = total(s, sums.map(|sum| s.float(sum)));
+}
+
+#[inline(always)]
+unsafe fn floats_body<S: Simd>(s: S, turns: usize, factor: f32, sum: &mut f32) {
     let (a, b) = (s.splat(factor), s.splat(1.0 - factor));
     let mut sums = [s.splat(1.0); SUMS];
     for _ in 0..turns {
@@ -35,11 +96,16 @@ unsafe fn body<S: Simd>(s: S, turns: usize, factor: f32, sum: &mut f32) {
             *x = s.fma(*x, a, b);
         }
     }
+    *sum = total(s, sums);
+}
+
+#[inline(always)]
+fn total<S: Simd>(s: S, sums: [S::V; SUMS]) -> f32 {
     let total = sums.into_iter().fold(s.splat(0.0), |t, x| s.add(t, x));
     let mut lanes = [0.0; 16];
     // SAFETY: no vector is wider.
     unsafe { s.store(lanes.as_mut_ptr(), total) };
-    *sum = lanes.iter().sum();
+    lanes.iter().sum()
 }
 
 #[cfg(test)]
@@ -48,7 +114,7 @@ mod tests {
     #[cfg_attr(miri, ignore = "a million turns")]
     fn every_set_has_a_peak() {
         for isa in crate::Isa::available() {
-            assert!(super::peak(isa) > 0.01);
+            assert!(super::peak(isa) > 0.01 && super::peak_bytes(isa) > 0.01);
         }
     }
 }

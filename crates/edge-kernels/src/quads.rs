@@ -272,7 +272,8 @@ mod tests {
                 let k = 65_000;
                 let weights = Quads::pack(isa, k, 1, 1, zero, |_, _| -128).unwrap();
                 let (ones, zeros) = (vec![1.0; isa.lanes()], vec![0.0; isa.lanes()]);
-                let scale = Scale { factor: &ones, offset: &zeros, limits: [f32::NEG_INFINITY, f32::INFINITY], zero: 0 };
+                let scale =
+                    Scale { factor: &ones, offset: &zeros, limits: [f32::NEG_INFINITY, f32::INFINITY], zero: 0 };
                 let mut c = vec![0.0; isa.lanes()];
                 weights.multiply_float(&vec![byte; weights.k()], Places { starts: &[0], pitch: 0 }, &scale, &mut c);
                 assert_eq!(c[0], -128.0 * (f32::from(byte) - f32::from(zero)) * k as f32);

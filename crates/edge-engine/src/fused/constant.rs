@@ -69,8 +69,8 @@ impl<'a> Constants<'a> {
         };
         let initializers = graph.initializer.iter().zip(values).map(full).map(|t| (t.proto.name.as_str(), t));
         let nodes = graph.node.iter().filter(|n| n.op_type == "Constant");
-        let nodes =
-            nodes.filter_map(|n| Some((n.output.first()?.as_str(), own(n.attribute.iter().find_map(|a| a.t.as_ref())?))));
+        let nodes = nodes
+            .filter_map(|n| Some((n.output.first()?.as_str(), own(n.attribute.iter().find_map(|a| a.t.as_ref())?))));
         let plain = |(name, tensor)| (name, Constant { tensor, scales: None });
         let mut all = Constants { found: initializers.chain(nodes).map(plain).collect(), release };
         for node in &graph.node {
@@ -257,9 +257,7 @@ fn floats(tensor: Tensor<'_>) -> Option<Vec<f32>> {
         DataType::Float16 if tensor.raw.is_empty() => {
             tensor.proto.int32_data.iter().map(|v| half::f16::from_bits(*v as u16).to_f32()).collect()
         }
-        DataType::Float16 => {
-            tensor.raw.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect()
-        }
+        DataType::Float16 => tensor.raw.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
         _ => return None,
     };
     let count = dims(tensor)?.into_iter().try_fold(1_usize, usize::checked_mul)?;

@@ -38,13 +38,7 @@ pub fn read<'a>(
         Value { name: input.name.clone(), h: input.height as usize, w: input.width as usize, c: 3, form, quant: None };
     let mut reader = Reader {
         opset,
-        reading: Reading {
-            constants,
-            values: vec![picture],
-            layers: vec![],
-            refused: vec![],
-            by_name: HashMap::new(),
-        },
+        reading: Reading { constants, values: vec![picture], layers: vec![], refused: vec![], by_name: HashMap::new() },
     };
     if let Some(name) = graph.input.iter().map(|i| i.name.as_str()).find(|n| *n == input.name) {
         reader.reading.by_name.insert(name, 0);

@@ -3,7 +3,8 @@
 use super::graph::Quant;
 use edge_kernels::{
     Affine, Buffer, Depthwise, Epilogue, Im2col, Import, Isa, Places, Quads, Scale, Threads, Weights, Weights8, Window,
-    add, average, dequantize, gemm, gemm8, gemm8_float, gemv, max_pool, max_pool_bytes, quantize, requantize, sum_bytes,
+    add, average, dequantize, gemm, gemm8, gemm8_float, gemv, max_pool, max_pool_bytes, quantize, requantize,
+    sum_bytes,
 };
 
 use std::ops::Range;

@@ -4,7 +4,7 @@ use crate::recipe::RecipeArgs;
 use crate::{model, out};
 use anyhow::{Context, bail};
 use edge_device::event::millis;
-use edge_engine::{Isa, Part, peak};
+use edge_engine::{Isa, Part, peak, peak_bytes};
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -63,13 +63,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (min, median) = (times[0], median(&times));
     let rss = peak_rss_mb()?;
     let peak = args.layers.then(|| peak_gmacs(options.threads)).transpose()?;
-    if let Some(peak) = peak.filter(|_| !args.json) {
+    if let Some(peak) = peak.as_ref().filter(|_| !args.json) {
         table(&parts, peak)?;
     }
     if args.json {
         out::json(&json!({
-            "layers": peak.map(|peak| layers_json(&parts, peak)),
-            "peak_gmacs": peak,
+            "layers": peak.as_ref().map(|peak| layers_json(&parts, peak)),
+            "peak_gmacs": peak.as_ref().map(|p| p.float),
+            "peak_int8_gmacs": peak.as_ref().map(|p| p.bytes),
             "min_ms": millis(min),
             "median_ms": millis(median),
             "load_ms": millis(load),
@@ -103,9 +104,21 @@ fn keep_best(best: &mut Vec<Part>, run: Vec<Part>) {
 }
 
 /// What the threads together multiply and add at most, in 10^9 per second, measured.
-fn peak_gmacs(threads: usize) -> anyhow::Result<f64> {
+struct Peak {
+    float: f64,
+    bytes: f64,
+}
+
+impl Peak {
+    /// That of what a part computes with.
+    fn of(&self, part: &Part) -> f64 {
+        if part.what.contains("int8") { self.bytes } else { self.float }
+    }
+}
+
+fn peak_gmacs(threads: usize) -> anyhow::Result<Peak> {
     let isa = Isa::chosen().map_err(anyhow::Error::msg)?;
-    Ok(peak(isa) * threads as f64)
+    Ok(Peak { float: peak(isa) * threads as f64, bytes: peak_bytes(isa) * threads as f64 })
 }
 
 /// 10^9 multiplications with additions per second.
@@ -114,7 +127,7 @@ fn gmacs(part: &Part) -> Option<f64> {
     (part.macs > 0 && seconds > 0.0).then(|| part.macs as f64 / seconds / 1e9)
 }
 
-fn layers_json(parts: &[Part], peak: f64) -> serde_json::Value {
+fn layers_json(parts: &[Part], peak: &Peak) -> serde_json::Value {
     let row = |part: &Part| {
         let speed = gmacs(part);
         json!({
@@ -123,13 +136,13 @@ fn layers_json(parts: &[Part], peak: f64) -> serde_json::Value {
             "what": part.what,
             "ms": part.time.map(millis),
             "gmacs": speed,
-            "share_of_peak": speed.map(|s| s / peak),
+            "share_of_peak": speed.map(|s| s / peak.of(part)),
         })
     };
     parts.iter().map(row).collect()
 }
 
-fn table(parts: &[Part], peak: f64) -> anyhow::Result<()> {
+fn table(parts: &[Part], peak: &Peak) -> anyhow::Result<()> {
     let all: f64 = parts.iter().filter_map(|p| p.time).map(millis).sum();
     out::line(format_args!("{:>8} {:>6} {:>8} {:>5}  layer", "ms", "share", "GMAC/s", "peak"))?;
     for part in parts {
@@ -141,13 +154,14 @@ fn table(parts: &[Part], peak: f64) -> anyhow::Result<()> {
             cell(ms.map(|ms| format!("{ms:.3}"))),
             cell(ms.map(|ms| format!("{:.1}%", 100.0 * ms / all))),
             cell(speed.map(|s| format!("{s:.1}"))),
-            cell(speed.map(|s| format!("{:.0}%", 100.0 * s / peak))),
+            cell(speed.map(|s| format!("{:.0}%", 100.0 * s / peak.of(part)))),
             part.nodes.first().map_or("", String::as_str),
             part.what,
             part.by,
         ))?;
     }
-    out::line(format_args!("measured peak: {peak:.1} GMAC/s in float32; layers: {all:.2} ms"))
+    let Peak { float, bytes } = peak;
+    out::line(format_args!("measured peak: {float:.1} GMAC/s in float32, {bytes:.1} in int8; layers: {all:.2} ms"))
 }
 
 /// Values spread over −1…1, the range of preprocessed pictures.

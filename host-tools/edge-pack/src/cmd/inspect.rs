@@ -1,5 +1,6 @@
 //! `edge-pack inspect`: what a package says of itself.
 
+use crate::recipe::RecipeArgs;
 use crate::{model, out};
 use anyhow::{Context, bail};
 use edge_device::Classifier;
@@ -14,12 +15,19 @@ use std::process::ExitCode;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The package
+    /// The package; with --plan an ONNX or Keras file, too
     package: PathBuf,
 
     /// Which node of the network runs where on this machine, and why
     #[arg(long)]
     plan: bool,
+
+    /// Threads that compute (default: all cores)
+    #[arg(long, value_name = "N", requires = "plan")]
+    threads: Option<usize>,
+
+    #[command(flatten)]
+    recipe: RecipeArgs,
 
     /// One JSON object on standard output
     #[arg(long)]
@@ -27,24 +35,64 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let options = model::load_options(args.threads);
     if !model::is_package(&args.package)? {
-        bail!("{} is not a package; `edge-pack {0}` makes one of an ONNX model", args.package.display());
+        if !args.plan {
+            bail!(
+                "{} is not a package; `edge-pack {0}` makes one of an ONNX model, and --plan shows how a model would run",
+                args.package.display()
+            );
+        }
+        let value = plan(&model::load(&args.package, &args.recipe, &options)?);
+        return show(args, &value, |value| plan_table(value));
+    }
+    if let Some(flag) = args.recipe.first_given() {
+        bail!("{}: {flag} is for ONNX and Keras files; a package brings its own", args.package.display());
     }
     let package = model::open_package(&args.package, &TrustPolicy::default())?;
     let mut value = describe(&package);
     if args.plan {
-        let classifier = Classifier::from_package(&package, &model::load_options(None))
-            .with_context(|| args.package.display().to_string())?;
-        let row = |p: &Part| json!({"nodes": p.nodes, "by": p.by, "what": p.what, "macs": p.macs});
-        value["backend"] = classifier.description().to_string().into();
-        value["plan"] = classifier.parts().iter().map(row).collect();
+        let classifier =
+            Classifier::from_package(&package, &options).with_context(|| args.package.display().to_string())?;
+        if let (Value::Object(value), Value::Object(plan)) = (&mut value, plan(&classifier)) {
+            value.extend(plan);
+        }
     }
-    if args.json {
-        out::json(&value)?;
-    } else {
-        table(&value, package.manifest())?;
+    show(args, &value, |value| table(value, package.manifest()))
+}
+
+fn show(args: &Args, value: &Value, table: impl Fn(&Value) -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    match args.json {
+        true => out::json(value)?,
+        false => table(value)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Which node runs where.
+fn plan(classifier: &Classifier) -> Value {
+    let row = |p: &Part| json!({"nodes": p.nodes, "by": p.by, "what": p.what, "macs": p.macs});
+    let rows: Vec<Value> = classifier.parts().iter().map(row).collect();
+    json!({"backend": classifier.description().to_string(), "plan": rows})
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(s) => s.clone(),
+        Value::Null => "-".into(),
+        other => other.to_string(),
+    }
+}
+
+fn plan_table(value: &Value) -> anyhow::Result<()> {
+    let Some(plan) = value["plan"].as_array() else { return Ok(()) };
+    out::line(format_args!("{:16} {}", "backend", plain(&value["backend"])))?;
+    for part in plan {
+        let nodes: Vec<String> = part["nodes"].as_array().into_iter().flatten().map(plain).collect();
+        let (by, what) = (plain(&part["by"]), plain(&part["what"]));
+        out::line(format_args!("{:16} {by}: {what} <- {}", "plan", nodes.join(" + ")))?;
+    }
+    Ok(())
 }
 
 fn describe(package: &VerifiedPackage) -> Value {
@@ -90,11 +138,6 @@ fn describe(package: &VerifiedPackage) -> Value {
 }
 
 fn table(value: &Value, manifest: &Manifest) -> anyhow::Result<()> {
-    let plain = |v: &Value| match v {
-        Value::String(s) => s.clone(),
-        Value::Null => "-".into(),
-        other => other.to_string(),
-    };
     for key in [
         "name",
         "digest",
@@ -121,19 +164,7 @@ fn table(value: &Value, manifest: &Manifest) -> anyhow::Result<()> {
     out::line(format_args!("{:16} {}: {}{rest}", "labels", manifest.labels.len(), shown.join(", ")))?;
     let goldens: Vec<&str> = manifest.goldens.iter().map(|g| g.name.as_str()).collect();
     out::line(format_args!("{:16} {}: {}", "goldens", goldens.len(), goldens.join(", ")))?;
-    if let Some(plan) = value["plan"].as_array() {
-        out::line(format_args!("{:16} {}", "backend", plain(&value["backend"])))?;
-        for part in plan {
-            let nodes: Vec<String> = part["nodes"].as_array().into_iter().flatten().map(plain).collect();
-            out::line(format_args!(
-                "{:16} {}: {} <- {}",
-                "plan",
-                plain(&part["by"]),
-                plain(&part["what"]),
-                nodes.join(" + ")
-            ))?;
-        }
-    }
+    plan_table(value)?;
     for part in &manifest.parts {
         out::line(format_args!("{:16} {} ({} bytes)", "part", part.name, part.length))?;
     }

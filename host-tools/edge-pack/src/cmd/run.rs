@@ -150,7 +150,8 @@ fn values(args: &Args, classifier: &Classifier, folder: &Path) -> anyhow::Result
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let shapes = probe.shapes().to_vec();
     let mut index = serde_json::Map::new();
-    for (at, (name, (shape, value))) in names.iter().zip(shapes.iter().zip(probe.run(classifier.tensor())?)).enumerate() {
+    for (at, (name, (shape, value))) in names.iter().zip(shapes.iter().zip(probe.run(classifier.tensor())?)).enumerate()
+    {
         let file = format!("{at:04}.npy");
         out::write_file(&folder.join(&file), &npy(shape, value)?, 0o644)?;
         index.insert(name.to_string(), file.into());
