@@ -17,6 +17,9 @@ pub const OPSETS: RangeInclusive<i64> = 9..=23;
 /// The largest input side, in pixels; the same bound as a package's.
 const MAX_SIDE: i64 = 8192;
 
+/// Takes bytes back that nobody needs for now.
+pub type Release<'a> = dyn Fn(&[u8]) + 'a;
+
 /// A parsed ONNX model. The values of its weights stay in the bytes that it was parsed from.
 pub struct OnnxModel<'a> {
     /// Its graph is there: `parse` checked it. Large initializers are without their values.
@@ -24,7 +27,7 @@ pub struct OnnxModel<'a> {
     /// Those, one for each initializer; empty where the initializer has them itself.
     pub(crate) values: Vec<&'a [u8]>,
     /// Told of bytes that nobody needs any more.
-    pub(crate) release: Option<&'a dyn Fn(&[u8])>,
+    pub(crate) release: Option<&'a Release<'a>>,
 }
 
 /// What the user knows and the graph may leave open.
@@ -104,7 +107,7 @@ impl<'a> OnnxModel<'a> {
 
     /// With `release` to be told of the bytes of weights that have been used and, as far as can be foreseen, are not needed
     /// again: a mapping may give their memory back.
-    pub fn releasing(self, release: &'a dyn Fn(&[u8])) -> OnnxModel<'a> {
+    pub fn releasing(self, release: &'a Release<'a>) -> OnnxModel<'a> {
         OnnxModel { release: Some(release), ..self }
     }
 

@@ -99,7 +99,8 @@ impl Fours {
                 }
             }
             // So that nothing is lost on the way to int32.
-            if !(most as f32 * factor.abs() + offset.abs() < 1e9) {
+            let largest = most as f32 * factor.abs() + offset.abs();
+            if largest.is_nan() || largest > 1e9 {
                 return None;
             }
             (made.begin[at], made.factor[at], made.offset[at]) = (-i32::from(zero) * sum, *factor, *offset);
@@ -231,6 +232,8 @@ mod x86 {
                 let real = |b: &Buffer, v: usize| _mm512_loadu_ps(b.as_ptr().add(first + v * 16));
                 let scales: [(__m512, __m512); 4] =
                     std::array::from_fn(|v| (real(&layer.factor, v), real(&layer.offset, v)));
+                // Over constant bounds, so that all is unrolled and the sums stay in registers.
+                #[expect(clippy::needless_range_loop)]
                 for p in 0..P {
                     for i in 0..2 {
                         let whole = |v: usize| {

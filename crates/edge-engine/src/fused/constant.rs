@@ -1,6 +1,7 @@
 //! Constants of an ONNX graph, and attributes of its nodes.
 
 use super::graph::Quant;
+use crate::onnx::Release;
 use std::collections::HashMap;
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto, tensor_proto::DataType};
 
@@ -55,13 +56,13 @@ pub struct Whole {
 /// cast to float32 or a dequantization gives it.
 pub struct Constants<'a> {
     found: HashMap<&'a str, Constant<'a>>,
-    release: Option<&'a dyn Fn(&[u8])>,
+    release: Option<&'a Release<'a>>,
 }
 
 impl<'a> Constants<'a> {
     /// All of them. `values` are those of the graph's initializers that they have not themselves; `release` is told of values
     /// that have been used.
-    pub fn of(graph: &'a GraphProto, values: &[&'a [u8]], release: Option<&'a dyn Fn(&[u8])>) -> Constants<'a> {
+    pub fn of(graph: &'a GraphProto, values: &[&'a [u8]], release: Option<&'a Release<'a>>) -> Constants<'a> {
         let own = |proto: &'a TensorProto| Tensor { proto, raw: &proto.raw_data };
         let full = |(proto, raw): (&'a TensorProto, &&'a [u8])| match raw.is_empty() {
             true => own(proto),

@@ -44,7 +44,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             );
         }
         let value = plan(&model::load(&args.package, &args.recipe, &options)?);
-        return show(args, &value, |value| plan_table(value));
+        return show(args, &value, plan_table);
     }
     if let Some(flag) = args.recipe.first_given() {
         bail!("{}: {flag} is for ONNX and Keras files; a package brings its own", args.package.display());
