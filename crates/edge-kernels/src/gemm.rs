@@ -382,7 +382,7 @@ mod tests {
             let wanted = naive(&a, places, (k, n, 1), |k, j| w[k * n + j], &epilogue, stride);
             close(&c, &wanted, k, &format!("{isa} {m}x{k}x{n}"));
             // Rows of several runs, which overlap.
-            for runs in [2, 3, 5].into_iter().filter(|r| k % r == 0 && run_fits(k / r)) {
+            for runs in [2, 3, 5].into_iter().filter(|r| k.is_multiple_of(*r) && run_fits(k / r)) {
                 let packed = Weights::pack(isa, k, n, runs, |k, j| w[k * n + j]);
                 let places = Places { starts: &rows, pitch: k / runs - (k / runs) / 2 };
                 gemm(&a, places, &packed, &epilogue, &mut c);
