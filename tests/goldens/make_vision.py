@@ -200,7 +200,7 @@ def mutations(count, out):
     folder.mkdir(exist_ok=True)
     # Damaged files of other formats would tell only that Pillow knows more formats.
     kinds = (b"\xff\xd8\xff", b"\x89PNG")
-    names = sorted(p.name for p in FOLDER.iterdir() if p.read_bytes().startswith(kinds) and "grey16" not in p.name)
+    names = sorted(p.name for p in FOLDER.iterdir() if p.is_file() and p.read_bytes().startswith(kinds) and "grey16" not in p.name)
     entries = []
     for i in range(count):
         name = rng.choice(names)

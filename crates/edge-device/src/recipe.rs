@@ -301,7 +301,8 @@ impl Recipe {
     }
 
     /// The user's word on resizing; a policy or an interpolation alone takes the other from the model.
-    fn resize_choice(&self, input: &edge_package::InputSpec, said: Option<Resize>) -> Option<Resize> {
+    /// How pictures get their size, where the user said something of it; `said` is what the model says.
+    pub fn resize_choice(&self, input: &edge_package::InputSpec, said: Option<Resize>) -> Option<Resize> {
         if self.resize.is_none() && self.interpolation.is_none() {
             return None;
         }

@@ -111,8 +111,13 @@ impl<'a> OnnxModel<'a> {
         OnnxModel { release: Some(release), ..self }
     }
 
+    /// The model without the values of its large weights.
+    pub fn structure(&self) -> &ModelProto {
+        &self.proto
+    }
+
     /// The model as it was in the file.
-    pub(crate) fn whole(&self) -> ModelProto {
+    pub fn whole(&self) -> ModelProto {
         let mut proto = self.proto.clone();
         let tensors = proto.graph.iter_mut().flat_map(|g| &mut g.initializer);
         for (tensor, values) in tensors.zip(&self.values).filter(|(_, v)| !v.is_empty()) {

@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod augment;
 pub mod decode;
 mod exif;
 pub mod folder;
@@ -30,6 +31,7 @@ mod resample;
 pub mod resize;
 pub mod yuv;
 
+pub use augment::{Augment, AugmentError, Fill, Transform};
 pub use decode::{DecodeError, DecodeOptions, LoadError, MAX_PIXELS, decode, load, read_file};
 pub use folder::{FolderError, Listing, picture_paths};
 pub use frame::{FrameError, Picture};

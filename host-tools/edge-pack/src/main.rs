@@ -26,6 +26,8 @@ enum Verb {
     Pack(cmd::pack::Args),
     /// Convert a Keras model (.keras, .h5) to ONNX
     Import(cmd::import::Args),
+    /// Train a classifier on labelled photos, on top of a network that is kept as it is
+    Train(Box<cmd::train::Args>),
     /// Show what a package says of itself
     Inspect(cmd::inspect::Args),
     /// Check a package's bytes, signature and golden samples
@@ -41,7 +43,7 @@ enum Verb {
 }
 
 /// The verbs, for "did you mean".
-const VERBS: [&str; 8] = ["pack", "import", "inspect", "verify", "run", "eval", "bench", "keygen"];
+const VERBS: [&str; 9] = ["pack", "import", "train", "inspect", "verify", "run", "eval", "bench", "keygen"];
 
 /// A bare word that is no verb and no file, but near a verb.
 fn mistyped(word: &str) -> Option<String> {
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         None => cmd::pack::run(&cli.pack),
         Some(Verb::Pack(args)) => cmd::pack::run(&args),
         Some(Verb::Import(args)) => cmd::import::run(&args),
+        Some(Verb::Train(args)) => cmd::train::run(&args),
         Some(Verb::Inspect(args)) => cmd::inspect::run(&args),
         Some(Verb::Verify(args)) => cmd::verify::run(&args),
         Some(Verb::Run(args)) => cmd::run::run(&args),

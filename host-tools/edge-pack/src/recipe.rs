@@ -35,7 +35,7 @@ pub struct RecipeArgs {
 
     /// Turn pictures from files as their EXIF orientation says (Keras does not)
     #[arg(long)]
-    exif: bool,
+    pub exif: bool,
 
     /// squash (as Keras), or fit-shortest[:PIXELS]: shortest side to PIXELS, then centre crop
     #[arg(long, value_name = "POLICY")]

@@ -7,4 +7,5 @@ pub mod inspect;
 pub mod keygen;
 pub mod pack;
 pub mod run;
+pub mod train;
 pub mod verify;

@@ -1,0 +1,70 @@
+//! What a training tells on the terminal.
+
+use super::photos::Data;
+use crate::out;
+use edge_train::history::{Candidate, Epoch};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A bar on standard error, silent where that is no terminal.
+pub fn bar(length: usize, what: &str, unit: &str) -> ProgressBar {
+    let bar = ProgressBar::new(length as u64);
+    let template = format!("{{msg}} [{{bar:30}}] {{pos}}/{{len}} {unit}, {{eta}} left");
+    bar.set_style(ProgressStyle::with_template(&template).unwrap_or(ProgressStyle::default_bar()));
+    bar.set_message(what.to_string());
+    bar
+}
+
+/// What was found among the photos.
+pub fn data(data: &Data) -> anyhow::Result<()> {
+    for (path, why) in &data.corrupt {
+        out::tell(format_args!("skipped: {}: {why}", path.display()));
+    }
+    for finding in &data.findings {
+        out::tell(format_args!("note: {finding}"));
+    }
+    let (train, validation) = (data.train.len(), data.validation.len());
+    let classes = data.classes.join(", ");
+    out::tell(format_args!(
+        "{train} photos to train on, {validation} to validate with, {} classes: {classes}",
+        data.classes.len()
+    ));
+    Ok(())
+}
+
+/// The heads of the columns of [`epoch`].
+pub fn heading() -> anyhow::Result<()> {
+    out::tell(format_args!(
+        "{:>5} {:>8} {:>8} {:>8} {:>8} {:>9} {:>7}",
+        "epoch", "loss", "accuracy", "val_loss", "val_acc", "lr", "s"
+    ));
+    Ok(())
+}
+
+/// A line for an epoch.
+pub fn epoch(epoch: &Epoch, best: bool) -> anyhow::Result<()> {
+    out::tell(format_args!(
+        "{:>5} {:>8.4} {:>8.4} {:>8.4} {:>8.4} {:>9.2e} {:>7.2}{}",
+        epoch.epoch,
+        epoch.loss,
+        epoch.accuracy,
+        epoch.val_loss,
+        epoch.val_accuracy,
+        epoch.learning_rate,
+        epoch.seconds,
+        if best { "  best" } else { "" }
+    ));
+    Ok(())
+}
+
+/// The candidates of a search, the best first.
+pub fn search(table: &[Candidate]) -> anyhow::Result<()> {
+    let mut rows: Vec<&Candidate> = table.iter().collect();
+    rows.sort_by(|a, b| b.kept.cmp(&a.kept).then(b.best.val_accuracy.total_cmp(&a.best.val_accuracy)));
+    out::tell(format_args!("{:>8} {:>8} {:>5}  settings", "val_acc", "val_loss", "epoch"));
+    for row in rows {
+        let Epoch { val_accuracy, val_loss, epoch, .. } = row.best;
+        let kept = if row.kept { "  kept" } else { "" };
+        out::tell(format_args!("{val_accuracy:>8.4} {val_loss:>8.4} {epoch:>5}  {}{kept}", row.settings));
+    }
+    Ok(())
+}
