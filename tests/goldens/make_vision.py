@@ -170,7 +170,7 @@ def dump(path, document):
 
 def write():
     FOLDER.mkdir(exist_ok=True)
-    for old in FOLDER.iterdir():
+    for old in filter(Path.is_file, FOLDER.iterdir()):
         old.unlink()
     pictures, refused = [], []
     for name, data in [*vision_pictures.jpegs(), *vision_pictures.pngs()]:

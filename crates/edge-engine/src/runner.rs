@@ -198,7 +198,7 @@ impl Stock {
         };
         match fact.datum_type.is_float() {
             true => Ok(shape.to_vec()),
-            false => fail(format!("it is {:?}; float values are needed", fact.datum_type)),
+            false => fail(format!("it is {:?}; float scores or features are needed", fact.datum_type)),
         }
     }
 }

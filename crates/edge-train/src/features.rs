@@ -222,7 +222,7 @@ mod tests {
                 _ => bytes.truncate(20),
             }
             std::fs::write(&path, &bytes).unwrap();
-            let kept = [2, 0, 0][damage];
+            let kept = [2, 1, 0][damage];
             let wanted: HashSet<Id> = ids(3).into_iter().collect();
             let mut cache = Cache::open(folder.path(), &[7; 32], 4, &wanted).unwrap();
             assert_eq!(cache.vectors.len(), kept);

@@ -353,9 +353,8 @@ mod tests {
                 // The same values are dropped each time.
                 let run = |head: &Head| head.gradients(features.clone(), &targets, loss, Some(&mut Random::new(5, 0)));
                 let (_, _, gradients) = run(&head);
-                for layer in 0..head.layers.len() {
-                    let found = gradients[layer].0.iter().chain(&gradients[layer].1);
-                    for (at, found) in found.enumerate() {
+                for (layer, (weights, bias)) in gradients.iter().enumerate() {
+                    for (at, found) in weights.iter().chain(bias).enumerate() {
                         let nudged = |by: f32| {
                             let mut head = head.clone();
                             let layer = &mut head.layers[layer];
