@@ -259,9 +259,14 @@ pub fn largest(values: &[f32]) -> usize {
     best.map_or(0, |(at, _)| at)
 }
 
+/// The instructions that classify, too.
+fn isa() -> Isa {
+    Isa::chosen().unwrap_or_else(|_| Isa::best())
+}
+
 /// Rows of `k` values times a matrix of (k, n).
 fn product(rows: &[f32], k: usize, n: usize, w: impl Fn(usize, usize) -> f32) -> Vec<f32> {
-    multiply(rows, k, &Weights::pack(Isa::best(), k, n, 1, w), n)
+    multiply(rows, k, &Weights::pack(isa(), k, n, 1, w), n)
 }
 
 /// The rows turned, (k, rows), times (rows, n): gives (k, n).
@@ -271,7 +276,7 @@ fn product_turned(rows: &[f32], k: usize, other: &[f32], n: usize) -> Vec<f32> {
     for (at, row) in rows.chunks_exact(k).enumerate() {
         row.iter().enumerate().for_each(|(i, x)| turned[i * count + at] = *x);
     }
-    multiply(&turned, count, &Weights::pack(Isa::best(), count, n, 1, |i, j| other[i * n + j]), n)
+    multiply(&turned, count, &Weights::pack(isa(), count, n, 1, |i, j| other[i * n + j]), n)
 }
 
 fn multiply(rows: &[f32], k: usize, weights: &Weights, n: usize) -> Vec<f32> {

@@ -220,6 +220,11 @@ fn int8() -> Result<Outcome> {
             }
         }
     }
+    for isa in ["", "avx2", "portable"].into_iter().filter(|isa| *isa != "avx2" || has_avx2()) {
+        let mut script = Command::new(setup::python(setup::REFERENCE)?);
+        script.arg(root().join("tests/reference/random_networks.py")).arg("--edge-pack").arg(built("edge-pack")?);
+        proved.push(format!("{isa}: {}", output(script.env("EDGE_ISA", isa).args(["--count", "60"]))?.trim()));
+    }
     let xception = bench::quantized(&bench::xception(&work()?, 299)?, &work()?, "u8")?;
     proved.push(format!("Xception: {}", layers(&xception, "", &photos[..1])?));
     Ok(Outcome::Proved(format!("all layers in int8; {}", proved.join("; "))))

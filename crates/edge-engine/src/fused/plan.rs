@@ -328,7 +328,8 @@ impl Planner<'_> {
         // Values for each pixel where it is read as it lies.
         let mut pixel = self.padded(source);
         let mut size = [source.h, source.w];
-        if conv.read == OPEN && *input == Input::Picture && window.dilation[1] == 1 {
+        let laid_out = *input == Input::Picture && conv.read == OPEN && window.dilation[1] == 1;
+        if laid_out && run_fits(3 * window.kernel[1]) {
             let borders = borders(&window);
             pixel = 3;
             size = [0, 1].map(|i| borders[0][i] + size[i] + borders[1][i]);
@@ -337,7 +338,9 @@ impl Planner<'_> {
                 *input = self.import(0, pixel, borders, &layer.nodes, steps)?;
             }
         }
-        let inside = conv.first.is_none() && conv.read == OPEN && (window.before == [0; 2] || pixel == 3);
+        // As it was handed in, the picture has no pixels of whole vectors.
+        let known = *input != Input::Picture || pixel == 3;
+        let inside = conv.first.is_none() && conv.read == OPEN && known && (window.before == [0; 2] || pixel == 3);
         let starts = if inside { self.starts(&window, size, pixel)? } else { None };
         // Channels that pad a pixel are multiplied, too, but where a pixel is all there is.
         let lie = if taps == 1 { channels } else { pixel };
