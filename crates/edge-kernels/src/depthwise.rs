@@ -8,6 +8,7 @@
 use crate::fours::Fours;
 use crate::gemm8::{Scale, Sink};
 use crate::simd::{Simd, kernel};
+use crate::twos::Twos;
 use crate::{Buffer, Isa, Window};
 use std::ops::Range;
 
@@ -36,6 +37,8 @@ pub struct Depthwise {
     zeros: [i32; 2],
     /// For bytes: where the machine multiplies them by fours.
     fours: Option<Fours>,
+    /// For bytes: where it multiplies them by twos.
+    twos: Option<Twos>,
 }
 
 impl Depthwise {
@@ -70,6 +73,7 @@ impl Depthwise {
             factor: Buffer::default(),
             zeros: [0; 2],
             fours: None,
+            twos: None,
         }
     }
 
@@ -83,6 +87,7 @@ impl Depthwise {
         let filter = |tap: usize, channel: usize| self.filter[tap * self.channels + channel];
         let read = u8::try_from(zeros[0]).ok();
         self.fours = read.and_then(|z| Fours::pack(self.isa, &self.window, self.channels, filter, z, &scale));
+        self.twos = read.and_then(|z| Twos::pack(self.isa, &self.window, self.channels, filter, z, &scale));
         self
     }
 
@@ -120,9 +125,10 @@ impl Depthwise {
         assert_eq!(self.factor.len(), self.channels);
         // SAFETY: as above; the factors are there.
         unsafe {
-            match &self.fours {
-                Some(fours) => fours.run(&self.window, input, positions, out),
-                None => bytes(self.isa, self, input, positions, out),
+            match (&self.fours, &self.twos) {
+                (Some(fours), _) => fours.run(&self.window, input, positions, out),
+                (None, Some(twos)) => twos.run(&self.window, input, positions, out),
+                (None, None) => bytes(self.isa, self, input, positions, out),
             }
         }
     }
@@ -135,7 +141,12 @@ impl Depthwise {
         self.check(input.len(), &positions, out.len());
         assert_eq!(self.factor.len(), self.channels);
         // SAFETY: as above; the factors are there.
-        unsafe { strip(self.isa, self, input, positions, out) }
+        unsafe {
+            match &self.twos {
+                Some(twos) => twos.run_strip(&self.window, input, positions, out),
+                None => strip(self.isa, self, input, positions, out),
+            }
+        }
     }
 
     fn check(&self, input: usize, positions: &Range<usize>, out: usize) {

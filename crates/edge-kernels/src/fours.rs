@@ -16,9 +16,9 @@ use std::ops::Range;
 /// Channels in a chunk.
 const CHUNK: usize = 64;
 /// Pixels that a row of the window spans at most, for two positions, in fours.
-const MOST_QUADS: usize = 2;
+pub(crate) const MOST_QUADS: usize = 2;
 /// Rows of a window at most.
-const MOST_ROWS: usize = 7;
+pub(crate) const MOST_ROWS: usize = 7;
 /// Positions computed together, in pairs.
 const PAIRS: usize = 2;
 /// Pairs of pixels in a row that they see at most: two fours, and two pairs of positions two pixels apart.
@@ -127,38 +127,56 @@ impl Fours {
     pub unsafe fn run(&self, _: &Window, _: &[u8], _: Range<usize>, _: &mut [u8]) {}
 }
 
+/// For each row of a window the pixels that some neighbouring positions see.
+pub(crate) type Pixels = [[*const u8; 2 * MOST_HALVES]; MOST_ROWS];
+/// None yet.
+pub(crate) const NO_PIXELS: Pixels = [[std::ptr::null(); 2 * MOST_HALVES]; MOST_ROWS];
+
+/// Finds the first `seen` pixels of each row of the window at position `at`; `outside` is one that lies outside the picture.
+///
+/// # Safety
+/// `input` holds the window's picture of so many channels; there are no more rows and pixels than there is room for.
+#[inline(always)]
+pub(crate) unsafe fn look(
+    w: &Window,
+    channels: usize,
+    input: *const u8,
+    outside: *const u8,
+    at: usize,
+    seen: usize,
+    pixels: &mut Pixels,
+) {
+    let (y, x) = (at / w.output[1], at % w.output[1]);
+    let left = (x * w.stride[1]).wrapping_sub(w.before[1]);
+    for (row, pixels) in pixels[..w.kernel[0]].iter_mut().enumerate() {
+        let from = w.source(0, y, row);
+        for (column, pixel) in pixels[..seen].iter_mut().enumerate() {
+            let column = left.wrapping_add(column);
+            *pixel = match from {
+                // SAFETY: a pixel of the picture, by the caller's promise.
+                Some(row) if column < w.input[1] => unsafe { input.add((row * w.input[1] + column) * channels) },
+                _ => outside,
+            };
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::*;
     use std::arch::x86_64::*;
 
-    /// For each row of the window the pixels that the positions of a block see.
-    type Pixels = [[*const u8; 2 * MOST_HALVES]; MOST_ROWS];
-
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     pub unsafe fn run(layer: &Fours, w: &Window, input: *const u8, positions: Range<usize>, out: *mut u8) {
         let (width, stride) = (w.output[1], w.stride[1]);
-        let mut pixels: Pixels = [[std::ptr::null(); 2 * MOST_HALVES]; MOST_ROWS];
+        let mut pixels: Pixels = NO_PIXELS;
         let (mut at, mut out) = (positions.start, out);
         while at < positions.end {
-            let (y, x) = (at / width, at % width);
-            let count = (positions.end - at).min(width - x).min(2 * PAIRS);
+            let count = (positions.end - at).min(width - at % width).min(2 * PAIRS);
             let pairs = count.div_ceil(2);
-            let left = (x * stride).wrapping_sub(w.before[1]);
-            for (row, pixels) in pixels[..w.kernel[0]].iter_mut().enumerate() {
-                let from = w.source(0, y, row);
-                let seen = 4 * layer.quads + 2 * (pairs - 1) * stride;
-                for (column, pixel) in pixels[..seen].iter_mut().enumerate() {
-                    let column = left.wrapping_add(column);
-                    *pixel = match from {
-                        // SAFETY: a pixel of the picture, by the caller's promise.
-                        Some(row) if column < w.input[1] => unsafe {
-                            input.add((row * w.input[1] + column) * layer.channels)
-                        },
-                        _ => layer.outside.as_ptr(),
-                    };
-                }
-            }
+            let seen = 4 * layer.quads + 2 * (pairs - 1) * stride;
+            // SAFETY: the caller's promise.
+            unsafe { look(w, layer.channels, input, layer.outside.as_ptr(), at, seen, &mut pixels) };
             macro_rules! block {
                 ($quads:literal, $stride:literal) => {
                     match pairs {
