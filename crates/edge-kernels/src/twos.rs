@@ -202,8 +202,10 @@ mod x86 {
         }
     }
 
-    /// One or two neighbouring positions, `H` pairs of pixels in each row of the window.
+    /// One or two neighbouring positions, `H` pairs of pixels in each row of the window. Loops go over constant bounds, so
+    /// that all is unrolled and the sums stay in registers.
     #[inline]
+    #[expect(clippy::needless_range_loop)]
     #[target_feature(enable = "avx2,fma")]
     unsafe fn pair<O: Out, const H: usize>(layer: &Twos, rows: usize, pixels: &Pixels, count: usize, out: *mut O) {
         let [low, high] = layer.limits.map(|l| _mm256_set1_epi16(l));
@@ -234,8 +236,6 @@ mod x86 {
                     }
                 }
                 let real = |b: &Buffer, v: usize| _mm256_loadu_ps(b.as_ptr().add(first + v * 8));
-                // Over constant bounds, so that all is unrolled and the sums stay in registers.
-                #[expect(clippy::needless_range_loop)]
                 for at in 0..2 {
                     let whole = |v: usize| {
                         let value = _mm256_cvtepi32_ps(sums[at][v]);
