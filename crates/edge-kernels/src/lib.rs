@@ -35,6 +35,7 @@
 //! - Depthwise in float32 over 728 channels, 128 at a time: 26 to 33 GMAC/s.
 //! - Depthwise on bytes by twos on AVX2: 18 to 25 GMAC/s; with AVX-512 without VNNI it brought nothing.
 
+mod adam;
 mod buffer;
 mod depthwise;
 mod fours;
@@ -52,6 +53,7 @@ mod threads;
 mod twos;
 mod window;
 
+pub use adam::{Adam, adam};
 pub use buffer::{Buffer, Plain};
 pub use depthwise::Depthwise;
 pub use gemm::{Epilogue, Places, Weights, column_step, gemm, gemv, row_step, run_fits};

@@ -273,8 +273,8 @@ fn product(rows: &[f32], k: usize, n: usize, w: impl Fn(usize, usize) -> f32) ->
 fn product_turned(rows: &[f32], k: usize, other: &[f32], n: usize) -> Vec<f32> {
     let count = rows.len() / k;
     let mut turned = vec![0.0; rows.len()];
-    for (at, row) in rows.chunks_exact(k).enumerate() {
-        row.iter().enumerate().for_each(|(i, x)| turned[i * count + at] = *x);
+    for (i, column) in turned.chunks_exact_mut(count).enumerate() {
+        column.iter_mut().enumerate().for_each(|(at, x)| *x = rows[at * k + i]);
     }
     multiply(&turned, count, &Weights::pack(isa(), count, n, 1, |i, j| other[i * n + j]), n)
 }
@@ -285,7 +285,9 @@ fn multiply(rows: &[f32], k: usize, weights: &Weights, n: usize) -> Vec<f32> {
     let bias = vec![0.0; weights.n()];
     let epilogue = Epilogue { bias: &bias, residual: None, low: f32::NEG_INFINITY, high: f32::INFINITY };
     gemm(rows, Places { starts: &starts, pitch: 0 }, weights, &epilogue, &mut out);
-    out.chunks_exact(weights.n()).flat_map(|row| &row[..n]).copied().collect()
+    let mut made = Vec::with_capacity(starts.len() * n);
+    out.chunks_exact(weights.n()).for_each(|row| made.extend_from_slice(&row[..n]));
+    made
 }
 
 /// Adam (Kingma and Ba, 2015), as Keras 3.15 computes it: the corrections of both moments are part of the rate.
@@ -311,14 +313,11 @@ impl Adam {
         self.step += 1;
         let powers = Adam::BETA.map(|b| f64::from(b).powi(self.step));
         let rate = (rate * (1.0 - powers[1]).sqrt() / (1.0 - powers[0])) as f32;
+        let step = edge_kernels::Adam { betas: Adam::BETA, epsilon: Adam::EPSILON, rate };
         let values = head.layers.iter_mut().flat_map(|l| [&mut l.weights, &mut l.bias]);
         let gradients = gradients.iter().flat_map(|(w, b)| [w, b]);
         for ((values, gradients), [first, second]) in values.zip(gradients).zip(&mut self.moments) {
-            for (((v, g), m), s) in values.iter_mut().zip(gradients).zip(first).zip(second) {
-                *m += (g - *m) * (1.0 - Adam::BETA[0]);
-                *s += (g * g - *s) * (1.0 - Adam::BETA[1]);
-                *v -= *m * rate / (s.sqrt() + Adam::EPSILON);
-            }
+            edge_kernels::adam(isa(), &step, gradients, [first, second], values);
         }
     }
 }

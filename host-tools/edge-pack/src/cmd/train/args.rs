@@ -59,7 +59,7 @@ pub struct Args {
     lr: String,
 
     /// Outputs of dense layers before the last: none, 100, 256x100; several are tried
-    #[arg(long, value_name = "SIZES", default_value = "none")]
+    #[arg(long, value_name = "SIZES", default_value = "100")]
     inner: String,
 
     /// What follows an inner layer: relu, sigmoid or tanh
@@ -78,6 +78,10 @@ pub struct Args {
     /// Random views of each photo, computed once and taken in turn; they stand in for fresh ones each epoch
     #[arg(long, value_name = "K", default_value_t = 4, requires = "augment")]
     pub augment_views: usize,
+
+    /// Of the views: the same ones, and so the same features, whatever --seed is
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "augment")]
+    pub augment_seed: u64,
 
     /// constant, cosine (to zero at the end) or plateau (a tenth after 5 epochs without anything better)
     #[arg(long, value_name = "NAME", default_value = "constant")]
@@ -111,7 +115,7 @@ pub struct Args {
     #[arg(long, requires = "checkpoint")]
     pub save_all: bool,
 
-    /// Of everything that is random
+    /// Of everything else that is random: the split, the first weights, the order of photos, dropout
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
 

@@ -85,7 +85,7 @@ impl Outputs {
         let step = (data.train.len() / SHEET).max(1);
         let mut rows = vec![];
         for photo in data.train.iter().step_by(step).take(SHEET) {
-            rows.push(look.views(photo, augment, args.seed, SHEET)?);
+            rows.push(look.views(photo, augment, args.augment_seed, SHEET)?);
         }
         out::write_file(&self.sheet, &sheet::png(&rows).context("the contact sheet")?, 0o644)?;
         out::tell(format_args!("{}: what augmentation does", self.sheet.display()));

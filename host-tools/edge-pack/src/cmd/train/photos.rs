@@ -165,7 +165,9 @@ impl Features {
             let mut hasher = blake3::Hasher::new();
             hasher.update(&photo.digest);
             if let (Some(augment), true) = (&resolved.augment, *view > 0) {
-                hasher.update(augment.to_string().as_bytes()).update(&view_seed(args.seed, photo, *view).to_le_bytes());
+                hasher
+                    .update(augment.to_string().as_bytes())
+                    .update(&view_seed(args.augment_seed, photo, *view).to_le_bytes());
             }
             *hasher.finalize().as_bytes()
         };
@@ -184,10 +186,9 @@ impl Features {
         let bar = show::bar(0, "computing features", "pictures");
         let prepare = |job: usize| {
             let (photo, view) = jobs[job];
-            let change =
-                resolved.augment.as_ref().filter(|_| view > 0).map(|augment| {
-                    augment.draw(view_seed(args.seed, photo, view), look.input.width, look.input.height)
-                });
+            let change = resolved.augment.as_ref().filter(|_| view > 0).map(|augment| {
+                augment.draw(view_seed(args.augment_seed, photo, view), look.input.width, look.input.height)
+            });
             look.tensor(&photo.path, change.as_ref())
         };
         let pooling = base.pooling();
