@@ -109,7 +109,7 @@ fn searches_augments_and_keeps_checkpoints() {
     assert_eq!(candidates.len(), 4);
     assert_eq!(candidates.iter().filter(|c| c["kept"] == true).count(), 1);
     assert_eq!(history["settings"]["views"], 3);
-    assert!(ran.stderr.contains("lr 0.01, inner none, dropout 0.3"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("lr 0.01, inner 100, dropout 0.3"), "{}", ran.stderr);
     // 6 photos with 6 pictures each.
     let sheet = image::open(dir.path().join("out.augment.png")).unwrap();
     assert_eq!((sheet.width(), sheet.height()), (6 * 228 + 4, 6 * 228 + 4));
