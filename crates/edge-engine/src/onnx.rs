@@ -171,6 +171,20 @@ impl<'a> OnnxModel<'a> {
         found
     }
 
+    /// That every Transpose has a permutation: for anything else tract looks for swaps without end.
+    pub(crate) fn check_permutations(&self) -> Result<(), EngineError> {
+        let mut bad = None;
+        walk(self.graph(), &mut |graph| {
+            for node in graph.node.iter().filter(|n| n.op_type == "Transpose") {
+                let perm = node.attribute.iter().find(|a| a.name == "perm").map_or(&[][..], |a| &a.ints[..]);
+                if !(0..perm.len() as i64).all(|axis| perm.contains(&axis)) {
+                    bad = Some(format!("the perm {perm:?} of {:?} is no permutation", node_name(node)));
+                }
+            }
+        });
+        bad.map_or(Ok(()), |why| Err(EngineError::Graph(why)))
+    }
+
     /// The names of the float values that layers hand to each other, in the order of computation: of a quantized network what
     /// each quantized value stands for.
     pub fn layer_values(&self) -> Vec<&str> {

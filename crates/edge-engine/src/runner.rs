@@ -57,6 +57,7 @@ impl Runner {
         if !unsupported.is_empty() {
             return Err(EngineError::Unsupported(unsupported));
         }
+        model.check_permutations()?;
         if !(1..=256).contains(&options.threads) {
             return Err(EngineError::Threads(options.threads));
         }
