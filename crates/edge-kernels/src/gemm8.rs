@@ -210,7 +210,7 @@ unsafe fn tile<S: Simd, C: Sink, const M: usize, const V: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test::noise;
+    use crate::test::{noise, scaled};
     use proptest::prelude::*;
 
     fn check_shape(m: usize, k: usize, n: usize, zero: i32, seed: u64) {
@@ -230,13 +230,8 @@ mod tests {
             gemm8_float(&a, &weights, &scale, &mut floats);
             for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
                 let sum: i32 = (0..k).map(|k| i32::from(a[i * even + k]) * i32::from(w[k * n + j])).sum();
-                let exact = (f64::from(sum) * f64::from(factor[j]) + f64::from(offset[j]))
-                    .clamp(f64::from(limits[0]), f64::from(limits[1]));
                 let at = i * stride + j;
-                assert!((f64::from(floats[at]) - exact).abs() < 1e-4, "{isa} {m}x{k}x{n}: {} for {exact}", floats[at]);
-                // A byte is the float32 rounded; only how that came about may differ in the last place.
-                let byte = f64::from(i32::from(bytes[at]) - zero);
-                assert!((byte - exact).abs() <= 0.5001, "{isa} {m}x{k}x{n}: {byte} for {exact}");
+                scaled(sum, &scale, j, (floats[at], bytes[at]), &format!("{isa} {m}x{k}x{n}"));
             }
         }
     }

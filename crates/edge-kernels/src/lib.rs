@@ -43,6 +43,7 @@ mod gemm;
 mod gemm8;
 mod im2col;
 mod import;
+mod interleaved;
 mod isa;
 mod peak;
 mod pooling;
@@ -80,6 +81,16 @@ mod test {
             (state >> 40) as f32 / (1 << 23) as f32 - 1.0
         };
         (0..len).map(|_| next()).collect()
+    }
+
+    /// That what was made of an exact `sum` in a column, as float32 and as a byte, is what its scale says. A byte is the float32
+    /// rounded; only how that came about may differ in the last place.
+    pub fn scaled(sum: i32, scale: &crate::Scale<'_>, column: usize, (float, byte): (f32, u8), what: &str) {
+        let exact = f64::from(sum) * f64::from(scale.factor[column]) + f64::from(scale.offset[column]);
+        let exact = exact.clamp(f64::from(scale.limits[0]), f64::from(scale.limits[1]));
+        assert!((f64::from(float) - exact).abs() < 1e-4, "{what}: {float} for {exact}");
+        let byte = f64::from(i32::from(byte) - scale.zero);
+        assert!((byte - exact).abs() <= 0.5001, "{what}: {byte} for {exact}");
     }
 
     /// That sums of `terms` products of values up to one are what they should be, but for rounding.

@@ -1,108 +1,35 @@
-//! Depthwise convolution on bytes, two products at a time: `pmaddwd` on AVX2, where there is no [`crate::fours`].
-//!
-//! The same in 16-bit factors: vectors run over 16 channels, two neighbouring pixels of a row are interleaved, and two
-//! neighbouring positions share them, each with the filter shifted to its place. Exact: a sum of 49 products of nine bits fits.
+//! Depthwise convolution on bytes, two products at a time: `pmaddwd` on AVX2, where there is no [`crate::fours`]. Vectors run over
+//! 16 channels, in 16-bit factors; how filters and pixels are laid out says [`crate::interleaved`]. Exact: a sum of 49 products
+//! of nine bits fits.
 
-use crate::fours::{MOST_QUADS, MOST_ROWS};
-use crate::gemm8::Scale;
-#[cfg(target_arch = "x86_64")]
-use crate::isa::Kind;
-use crate::{Buffer, Isa, Window};
+use crate::interleaved::{Interleaved, Tap};
+use crate::{Isa, Window};
 use std::ops::Range;
 
-/// Channels in a chunk.
-const CHUNK: usize = 16;
+/// A depthwise convolution on bytes, by twos.
+pub(crate) type Twos = Interleaved<i16>;
 
-/// A depthwise convolution on bytes.
-#[derive(Clone)]
-pub(crate) struct Twos {
-    /// Channels in memory.
-    channels: usize,
-    /// Fours of pixels in a row of the window.
-    quads: usize,
-    /// (chunk, row, pair of pixels, position of a pair, channel, tap).
-    filter: Buffer<i16>,
-    /// (chunk, channel), as all that follow.
-    begin: Buffer<i32>,
-    factor: Buffer,
-    offset: Buffer,
-    /// A pixel outside the picture.
-    outside: Buffer<u8>,
-    /// Limits of what is written, its zero point taken off.
-    limits: [i16; 2],
-    zero: i16,
-}
-
-/// The channel of a chunk whose sum lies at a place.
-fn channel(place: usize) -> usize {
-    place / 8 * 4 + place % 8 / 4 * 8 + place % 4
+impl Tap for i16 {
+    const GROUP: usize = 2;
+    const CHUNK: usize = 16;
+    /// Wider vectors go as fast in float32.
+    #[cfg(target_arch = "x86_64")]
+    fn able(isa: Isa) -> bool {
+        isa.kind() == crate::isa::Kind::Avx2
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    fn able(_: Isa) -> bool {
+        false
+    }
+    fn of(value: f32) -> Option<i16> {
+        Some(value as i16).filter(|whole| f32::from(*whole) == value && whole.abs() <= 255)
+    }
+    fn channel(place: usize) -> usize {
+        place / 8 * 4 + place % 8 / 4 * 8 + place % 4
+    }
 }
 
 impl Twos {
-    /// Packs `filter(tap, channel)`, taps row by row, for bytes whose zero point is `zero`. `None` where the machine has no
-    /// such instructions, or the window or a value is none of theirs.
-    pub fn pack(
-        isa: Isa,
-        window: &Window,
-        channels: usize,
-        filter: impl Fn(usize, usize) -> f32,
-        zero: u8,
-        scale: &Scale<'_>,
-    ) -> Option<Twos> {
-        let ([rows, columns], stride) = (window.kernel, window.stride[1]);
-        let quads = (columns + stride).div_ceil(4);
-        // Wider vectors go as fast in float32.
-        #[cfg(target_arch = "x86_64")]
-        let able = matches!(isa.kind(), Kind::Avx2);
-        #[cfg(not(target_arch = "x86_64"))]
-        let able = false;
-        if !able || window.dilation != [1, 1] || stride > 2 || quads > MOST_QUADS || rows > MOST_ROWS {
-            return None;
-        }
-        let chunks = channels.div_ceil(CHUNK);
-        let block = rows * 2 * quads * 2 * 2 * CHUNK;
-        let limit = |l: f32| (l.round_ties_even() as i32).clamp(-scale.zero, 255 - scale.zero) as i16;
-        let mut made = Twos {
-            channels,
-            quads,
-            filter: Buffer::new(chunks * block),
-            begin: Buffer::new(chunks * CHUNK),
-            factor: Buffer::new(chunks * CHUNK),
-            offset: Buffer::new(chunks * CHUNK),
-            outside: Buffer::new(chunks * CHUNK),
-            limits: scale.limits.map(limit),
-            zero: i16::try_from(scale.zero).ok().filter(|z| (0..=255).contains(z))?,
-        };
-        made.outside.fill(zero);
-        for (at, (chunk, place)) in (0..chunks).flat_map(|c| (0..CHUNK).map(move |p| (c, p))).enumerate() {
-            let channel = chunk * CHUNK + channel(place);
-            let (Some(factor), Some(offset)) = (scale.factor.get(channel), scale.offset.get(channel)) else { continue };
-            let (mut sum, mut most) = (0, 0);
-            for tap in 0..rows * columns {
-                let value = filter(tap, channel);
-                // What is no whole number of this range is not ours.
-                let whole = value as i16;
-                if f32::from(whole) != value || whole.abs() > 255 {
-                    return None;
-                }
-                (sum, most) = (sum + i32::from(whole), most + 255 * i32::from(whole).abs());
-                let (row, column) = (tap / columns, tap % columns);
-                for shift in 0..2 {
-                    let pixel = column + shift * stride;
-                    let vector = ((row * 2 * quads + pixel / 2) * 2 + shift) * 2 * CHUNK;
-                    made.filter[chunk * block + vector + place * 2 + pixel % 2] = whole;
-                }
-            }
-            // So that nothing is lost on the way to int32.
-            let largest = most as f32 * factor.abs() + offset.abs();
-            if largest.is_nan() || largest > 1e9 {
-                return None;
-            }
-            (made.begin[at], made.factor[at], made.offset[at]) = (-i32::from(zero) * sum, *factor, *offset);
-        }
-        Some(made)
-    }
-
     /// Computes the positions of a range, counted row by row, as bytes.
     ///
     /// # Safety
@@ -141,9 +68,13 @@ impl Twos {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::*;
-    use crate::fours::{NO_PIXELS, Pixels, look};
+    use super::Twos;
+    use crate::interleaved::{NO_PIXELS, Pixels, Tap, look};
+    use crate::{Buffer, Window};
     use std::arch::x86_64::*;
+    use std::ops::Range;
+
+    const CHUNK: usize = <i16 as Tap>::CHUNK;
 
     /// What is written.
     pub trait Out: Copy {

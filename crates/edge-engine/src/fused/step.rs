@@ -122,6 +122,32 @@ impl Whole {
             Whole::Quads(weights, _) => weights.n(),
         }
     }
+
+    /// Multiplies some rows in the way that the weights are for: by `pairs` or by `quads`, which say what is written.
+    #[allow(clippy::too_many_arguments)]
+    fn multiply<C>(
+        &self,
+        isa: Isa,
+        rows: &Rows8,
+        input: &[u8],
+        positions: Range<usize>,
+        scratch: &mut Scratch,
+        scale: &Requantize,
+        out: &mut [C],
+        pairs: fn(&[i16], &Weights8, &Scale<'_>, &mut [C]),
+        quads: fn(&Quads, &[u8], Places<'_>, &Scale<'_>, &mut [C]),
+    ) {
+        match self {
+            Whole::Pairs(weights) => {
+                let strip = rows.shorts(isa, weights.k(), input, positions, scratch);
+                pairs(strip, weights, &scale.lend(), out);
+            }
+            Whole::Quads(weights, table) => {
+                let (a, rows) = rows.bytes(isa, weights.k(), table, input, positions, scratch);
+                quads(weights, a, rows, &scale.lend(), out);
+            }
+        }
+    }
 }
 
 /// What a step does.
@@ -319,16 +345,17 @@ impl Step {
                 threads.chunks(out, pieces.size * n, scratch, |piece, out, scratch| {
                     let first = piece * pieces.size;
                     let positions = first..first + out.len() / n;
-                    match weights {
-                        Whole::Pairs(weights) => {
-                            let strip = rows.shorts(isa, weights.k(), input, positions, scratch);
-                            gemm8_float(strip, weights, &scale.lend(), out);
-                        }
-                        Whole::Quads(weights, table) => {
-                            let (a, rows) = rows.bytes(isa, weights.k(), table, input, positions, scratch);
-                            weights.multiply_float(a, rows, &scale.lend(), out);
-                        }
-                    }
+                    weights.multiply(
+                        isa,
+                        rows,
+                        input,
+                        positions,
+                        scratch,
+                        scale,
+                        out,
+                        gemm8_float,
+                        Quads::multiply_float,
+                    );
                 });
             }
             Work::Rescale { other, affine, chunk } => {
@@ -382,16 +409,7 @@ impl Step {
                 threads.chunks(out, pieces.size * n, scratch, |piece, out, scratch| {
                     let first = piece * pieces.size;
                     let positions = first..first + out.len() / n;
-                    match weights {
-                        Whole::Pairs(weights) => {
-                            let strip = rows.shorts(isa, weights.k(), input, positions, scratch);
-                            gemm8(strip, weights, &scale.lend(), out);
-                        }
-                        Whole::Quads(weights, table) => {
-                            let (a, rows) = rows.bytes(isa, weights.k(), table, input, positions, scratch);
-                            weights.multiply(a, rows, &scale.lend(), out);
-                        }
-                    }
+                    weights.multiply(isa, rows, input, positions, scratch, scale, out, gemm8, Quads::multiply);
                 });
             }
             Work::Depthwise { depthwise, pieces } => {
