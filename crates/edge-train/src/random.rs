@@ -1,7 +1,6 @@
 //! Random numbers that are the same on every machine.
 
-/// SplitMix64 (Steele, Lea and Flood, 2014): a counter and a mixing function, so that a seed and a stream give numbers of
-/// their own.
+/// SplitMix64, where a seed and a stream give numbers of their own.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
@@ -15,11 +14,7 @@ impl Random {
 
     /// The next 64 bits.
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        edge_vision::random::split_mix(&mut self.0)
     }
 
     /// A number of 0 to 1, the 1 left out.

@@ -27,6 +27,7 @@ mod jpeg;
 pub mod pattern;
 mod png;
 pub mod preprocess;
+pub mod random;
 mod resample;
 pub mod resize;
 pub mod yuv;

@@ -1,15 +1,7 @@
 //! Pictures that need no file: golden samples and a test camera.
 
 use crate::frame::Picture;
-
-/// SplitMix64, Steele, Lea and Flood 2014: a full-period generator that is three lines long.
-fn split_mix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
+use crate::random::split_mix;
 
 /// A picture (height, width, 3) with gradients, blobs, an edge and a little noise, chosen by `seed`.
 ///

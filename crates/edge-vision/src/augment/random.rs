@@ -1,5 +1,7 @@
 //! Random numbers that are the same on every machine.
 
+use crate::random::{mix, split_mix};
+
 /// What a stream of random numbers is for. The numbers stand for good: another one draws other transforms.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
@@ -13,15 +15,8 @@ pub(super) enum Kind {
     Brightness = 8,
 }
 
-/// SplitMix64 (Steele, Lea and Flood 2014): a counter that goes up by an odd constant, and a hash of it.
+/// SplitMix64.
 pub(super) struct Stream(u64);
-
-/// SplitMix64's hash. It takes every number to another one, and one flipped bit flips about half of them.
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
 
 impl Stream {
     /// The stream of one kind. Its start is hashed twice, so that neither seeds nor kinds next to each other make
@@ -31,8 +26,7 @@ impl Stream {
     }
 
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        mix(self.0)
+        split_mix(&mut self.0)
     }
 
     /// A number in 0..1, made of the upper 53 bits as NumPy's `random()` makes it.
