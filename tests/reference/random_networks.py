@@ -17,7 +17,7 @@ import tempfile
 
 import numpy as np
 import onnx
-import onnxruntime
+from compare_layers import session
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from PIL import Image
@@ -85,9 +85,6 @@ def main():
     p.add_argument("--seed", type=int, default=1)
     a = p.parse_args()
     failed, worst, steps, ours_alone = [], 0.0, 0.0, 0
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         for number in range(a.count):
@@ -106,8 +103,8 @@ def main():
                     failed.append(f"network {number}, {file}: {out.stderr.strip()[-300:]}")
                     continue
                 ours = np.array(json.loads(out.stdout)["logits"], np.float32)
-                session = onnxruntime.InferenceSession(folder / file, options, providers=["CPUExecutionProvider"])
-                theirs = session.run(None, {"picture": np.load(folder / "t.npy")})[0].reshape(-1)
+                plain = session(onnx.load(folder / file))
+                theirs = plain.run(None, {"picture": np.load(folder / "t.npy")})[0].reshape(-1)
                 off, largest = np.abs(ours - theirs).max(), np.abs(theirs).max()
                 plan = subprocess.run([a.edge_pack, "inspect", "--plan", folder / file], capture_output=True, text=True).stdout
                 ours_alone += "tract:" not in plan

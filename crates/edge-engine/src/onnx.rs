@@ -133,7 +133,8 @@ impl<'a> OnnxModel<'a> {
         }
     }
 
-    pub(crate) fn opset(&self) -> i64 {
+    /// The version of the default domain's operators.
+    pub fn opset(&self) -> i64 {
         let default = |d: &str| d.is_empty() || d == "ai.onnx";
         self.proto.opset_import.iter().find(|o| default(&o.domain)).map_or(0, |o| o.version)
     }

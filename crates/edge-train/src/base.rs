@@ -112,7 +112,7 @@ impl Base {
         let mut proto = model.whole();
         let graph = proto.graph.as_mut().ok_or_else(|| TrainError::Base("it has no graph".into()))?;
         keep_ancestors(graph, &self.cut);
-        let mut build = Builder { graph, opset: opset(model) };
+        let mut build = Builder { graph, opset: model.opset() };
         let mut value = self.cut.clone();
         match self.shape {
             Shape::Vector(_) => value = build.node("Flatten", "features", &[&value], vec![int("axis", 1)]),
@@ -150,11 +150,6 @@ fn graph<'m>(model: &'m OnnxModel<'_>) -> Result<&'m GraphProto, TrainError> {
     model.structure().graph.as_ref().ok_or_else(|| TrainError::Base("it has no graph".into()))
 }
 
-fn opset(model: &OnnxModel<'_>) -> i64 {
-    let default = |d: &str| d.is_empty() || d == "ai.onnx";
-    model.structure().opset_import.iter().find(|o| default(&o.domain)).map_or(0, |o| o.version)
-}
-
 /// The value of this name, or the first that the node of this name makes.
 fn named(graph: &GraphProto, name: &str) -> Result<String, TrainError> {
     if graph.node.iter().any(|n| n.output.iter().any(|o| o == name)) {
@@ -171,11 +166,15 @@ fn turned(node: &NodeProto) -> bool {
     node.op_type == "Transpose" && node.attribute.iter().any(|a| a.name == "perm" && a.ints == [0, 2, 3, 1])
 }
 
+/// Which node makes a value.
+fn makers(graph: &GraphProto) -> HashMap<&str, usize> {
+    graph.node.iter().enumerate().flat_map(|(i, n)| n.output.iter().map(move |o| (o.as_str(), i))).collect()
+}
+
 /// Values that a classifier could begin at, the likeliest first.
 fn candidates(graph: &GraphProto, input: &str) -> Vec<String> {
     let Some(output) = graph.output.first().map(|o| o.name.as_str()) else { return vec![] };
-    let makers: HashMap<&str, usize> =
-        graph.node.iter().enumerate().flat_map(|(i, n)| n.output.iter().map(move |o| (o.as_str(), i))).collect();
+    let makers = makers(graph);
     // Whether the output can still be reached from the picture without what a node makes.
     let passes = |without: usize| {
         let (mut seen, mut pending) = (HashSet::new(), vec![output]);
@@ -208,8 +207,7 @@ fn candidates(graph: &GraphProto, input: &str) -> Vec<String> {
 
 /// Leaves of a graph what a value is computed from.
 fn keep_ancestors(graph: &mut GraphProto, value: &str) {
-    let makers: HashMap<&str, usize> =
-        graph.node.iter().enumerate().flat_map(|(i, n)| n.output.iter().map(move |o| (o.as_str(), i))).collect();
+    let makers = makers(graph);
     let (mut kept, mut pending) = (HashSet::new(), vec![value.to_string()]);
     while let Some(name) = pending.pop() {
         if let Some(&node) = makers.get(name.as_str())

@@ -1,5 +1,6 @@
 //! What training tells: a line for each epoch, and what the kept network says of each photo.
 
+use crate::head::largest;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -36,8 +37,7 @@ pub struct Prediction {
 impl Prediction {
     /// The class with the largest score; of equal ones the first.
     pub fn class(&self) -> usize {
-        let best = self.scores.iter().enumerate().rev().max_by(|a, b| a.1.total_cmp(b.1));
-        best.map_or(0, |(class, _)| class)
+        largest(&self.scores)
     }
 }
 
