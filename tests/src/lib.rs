@@ -1,5 +1,7 @@
 //! What the end-to-end cases share: the built programs, run on real files.
 
+use edge_vision::DecodeOptions;
+use image::{RgbImage, imageops};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -24,6 +26,24 @@ pub fn examples() -> PathBuf {
 /// A network of 20x20 pixels and five classes that brings its metadata, for cases about anything but vision.
 pub fn small_model() -> PathBuf {
     root().join("tests/goldens/engine/nhwc-unk-softmax.onnx")
+}
+
+/// A folder of classes: `count` windows of each example, every one another.
+pub fn photos(folder: &Path, classes: &[&str], count: u32) -> PathBuf {
+    let folder = folder.join("photos");
+    for (class, name) in classes.iter().zip(["chelsea", "coffee", "rocket"]) {
+        let picture =
+            edge_vision::load(&examples().join(format!("{name}.jpg")), &DecodeOptions::default()).expect("an example");
+        let whole = RgbImage::from_raw(picture.width(), picture.height(), picture.pixels().to_vec()).expect("pixels");
+        std::fs::create_dir_all(folder.join(class)).expect("a folder");
+        for i in 0..count {
+            let side = 160 + 7 * (i % 5);
+            let (x, y) = ((i * 37) % (whole.width() - side), (i * 53) % (whole.height() - side));
+            let window = imageops::crop_imm(&whole, x, y, side, side).to_image();
+            window.save(folder.join(class).join(format!("{i:02}.png"))).expect("a picture");
+        }
+    }
+    folder
 }
 
 /// A small picture out of the vision goldens.

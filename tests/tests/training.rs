@@ -1,30 +1,11 @@
 //! `edge-pack train` on windows cut out of three real photos, with the default model as the base.
 
 use edge_suite::*;
-use edge_vision::DecodeOptions;
-use image::{RgbImage, imageops};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-
-/// A folder of classes: `count` windows of each example, every one another.
-fn photos(folder: &Path, classes: &[&str], count: u32) -> PathBuf {
-    let folder = folder.join("photos");
-    for (class, name) in classes.iter().zip(["chelsea", "coffee", "rocket"]) {
-        let picture = edge_vision::load(&examples().join(format!("{name}.jpg")), &DecodeOptions::default()).unwrap();
-        let whole = RgbImage::from_raw(picture.width(), picture.height(), picture.pixels().to_vec()).unwrap();
-        std::fs::create_dir_all(folder.join(class)).unwrap();
-        for i in 0..count {
-            let side = 160 + 7 * (i % 5);
-            let (x, y) = ((i * 37) % (whole.width() - side), (i * 53) % (whole.height() - side));
-            let window = imageops::crop_imm(&whole, x, y, side, side).to_image();
-            window.save(folder.join(class).join(format!("{i:02}.png"))).unwrap();
-        }
-    }
-    folder
-}
 
 /// `edge-pack train` on photos, features kept in `folder`.
 fn train(folder: &Path, data: &Path, more: &[&str]) -> Ran {

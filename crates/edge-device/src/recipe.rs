@@ -7,7 +7,7 @@ use edge_engine::{
 };
 use edge_package::{
     Activation, Golden, GoldenSource, Label, Manifest, Metadata, MetadataError, ModelInfo, PackageError, PackageWriter,
-    Precision, Resize, SecretKey, Tolerance, Version,
+    Precision, QUANTIZATION, Resize, SecretKey, Tolerance, Version,
 };
 use edge_vision::{Interpolation, Layout, Preprocess, ResizePolicy, ResizeSpec, decode, synthetic};
 
@@ -187,6 +187,10 @@ impl Recipe {
         )];
         let mut manifest = self.manifest(&contract, &said, &mut notes)?;
         manifest.provenance.push(("producer".into(), model.producer()));
+        // How it was quantized, what that cost.
+        if let Some(how) = model.properties().remove(QUANTIZATION) {
+            manifest.provenance.push(("quantization".into(), how));
+        }
         let backend = CpuBackend::load(&model, &contract.input, &contract.output, options)?;
         if manifest.labels.is_empty() {
             let numbered = |i: usize| Label { id: None, label: i.to_string() };

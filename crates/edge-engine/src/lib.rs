@@ -21,6 +21,8 @@ pub use cpu::CpuBackend;
 /// The measured peaks of a set of instructions, and the set in use.
 pub use edge_kernels::{Isa, peak, peak_bytes};
 pub use error::{EngineError, UnsupportedOp};
+/// ONNX' attributes and constants, as the engine reads them.
+pub use fused::{Attributes, tensor_floats};
 pub use onnx::{FinalActivation, InputHint, ModelContract, OPSETS, OnnxModel};
 pub use probe::Probe;
 /// ONNX's protobuf messages, for those who build or edit models; there is no second set of them.

@@ -18,6 +18,7 @@ const IR_VERSION: i64 = 8;
 const MAX_NODES: usize = 200_000;
 
 /// Nodes in the order of computation, and their constants. Every value has one name, and so has its node.
+#[derive(Clone)]
 pub struct Graph {
     pub nodes: Vec<NodeProto>,
     pub constants: Vec<TensorProto>,
@@ -118,23 +119,23 @@ impl Graph {
     /// Adds float32 values, row-major.
     pub fn floats(&mut self, name: &str, dims: &[usize], values: &[f32]) -> String {
         debug_assert_eq!(dims.iter().product::<usize>(), values.len());
-        self.constant(name, dims, DataType::Float, floats_to_raw(values))
+        self.add(name, dims, DataType::Float, floats_to_raw(values))
     }
 
     /// Adds a vector of int64 values.
     pub fn longs(&mut self, name: &str, values: &[i64]) -> String {
-        self.constant(name, &[values.len()], DataType::Int64, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+        self.add(name, &[values.len()], DataType::Int64, values.iter().flat_map(|v| v.to_le_bytes()).collect())
     }
 
-    fn constant(&mut self, name: &str, dims: &[usize], kind: DataType, raw_data: Vec<u8>) -> String {
+    /// Adds values of any type, row-major.
+    pub fn add(&mut self, name: &str, dims: &[usize], kind: DataType, raw_data: Vec<u8>) -> String {
         let name = self.fresh(name);
         // The node that is to read it says that it was too large.
         self.budget = self.budget.and_then(|left| left.checked_sub(raw_data.len()));
         if self.budget.is_none() {
             return name;
         }
-        self.index.insert(name.clone(), self.constants.len());
-        self.constants.push(TensorProto {
+        self.store(TensorProto {
             name: name.clone(),
             dims: dims.iter().map(|d| *d as i64).collect(),
             data_type: kind as i32,
@@ -142,6 +143,27 @@ impl Graph {
             ..TensorProto::default()
         });
         name
+    }
+
+    /// Puts a constant where it is found by its name.
+    pub(crate) fn store(&mut self, tensor: TensorProto) {
+        self.index.insert(tensor.name.clone(), self.constants.len());
+        self.constants.push(tensor);
+    }
+
+    /// Takes a name that is used already.
+    pub(crate) fn claim(&mut self, name: &str) {
+        self.names.insert(name.into());
+    }
+
+    /// Notes where each constant lies.
+    pub(crate) fn number(&mut self) {
+        self.index = self.constants.iter().enumerate().map(|(i, c)| (c.name.clone(), i)).collect();
+    }
+
+    /// The constant of this name.
+    pub fn constant(&self, name: &str) -> Option<&TensorProto> {
+        self.constants.get(*self.index.get(name)?)
     }
 
     /// The constant of this name.

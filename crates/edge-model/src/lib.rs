@@ -9,5 +9,7 @@ mod fold;
 mod graph;
 pub mod hdf5;
 pub mod keras;
+pub mod quantize;
+mod read;
 
 pub use error::{ImportError, LayerName};

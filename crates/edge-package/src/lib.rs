@@ -50,8 +50,8 @@ pub use manifest::{
     Tolerance, UNKNOWN, Version,
 };
 pub use metadata::{
-    Metadata, MetadataError, Resize, activation_from_name, label_json, number_json, parse_labels, preprocess_from_json,
-    preprocess_json, resize_from_json, resize_json,
+    Metadata, MetadataError, QUANTIZATION, Resize, activation_from_name, label_json, number_json, parse_labels,
+    preprocess_from_json, preprocess_json, resize_from_json, resize_json,
 };
 pub use sign::{KeyError, PublicKey, SecretKey};
 pub use write::{PackageWriter, replace_file};

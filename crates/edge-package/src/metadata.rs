@@ -7,6 +7,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
+/// The property of an ONNX file that says how it was quantized: a JSON object with `target`, `method`, `agreement`, `accuracy` and
+/// more. A package's provenance has it, too.
+pub const QUANTIZATION: &str = "edgepack.quantization";
+
 /// Why a spelling was not understood.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {why}")]

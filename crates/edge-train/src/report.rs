@@ -6,10 +6,10 @@
 mod charts;
 mod confusion;
 mod metrics;
-mod page;
+pub mod page;
 #[cfg(test)]
 mod tests;
-mod thumbnails;
+pub mod thumbnails;
 
 use std::fmt::Write as _;
 
@@ -19,7 +19,7 @@ use serde_json::Value;
 pub use metrics::{ClassMetrics, Metrics, metrics};
 
 use crate::history::{Candidate, Epoch, Prediction};
-use page::{STYLE, class_name, count, escape, isolated, share, short};
+use page::{Section, class_name, count, escape, isolated, share, short};
 use thumbnails::Thumbnails;
 
 /// What a report is made of.
@@ -49,13 +49,6 @@ pub struct Report<'a> {
     pub decode: DecodeOptions,
 }
 
-/// A part of the page.
-struct Section {
-    id: &'static str,
-    title: &'static str,
-    body: String,
-}
-
 /// The page. A photo that can't be read any more is replaced by a note with its name.
 #[must_use]
 pub fn html(report: &Report<'_>) -> String {
@@ -77,26 +70,9 @@ pub fn html(report: &Report<'_>) -> String {
     sections.push(section("epochs", "Epochs", epochs(history, best)));
     sections.push(section("run", "Run again", run(report.settings, report.command)));
 
-    let title = escape(report.title);
-    // Should anything get past the escaping, the policy still keeps it from running or loading anything.
-    let mut out = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" \
-         content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n"
-    );
-    headline(report, &metrics, &mut out);
-    out.push_str("<nav aria-label=\"Contents\">\n");
-    for Section { id, title, .. } in &sections {
-        let _ = writeln!(out, "<a href=\"#{id}\">{title}</a>");
-    }
-    out.push_str("</nav>\n");
-    for Section { id, title, body } in &sections {
-        let _ = write!(out, "<section aria-labelledby=\"{id}\">\n<h2 id=\"{id}\">{title}</h2>\n{body}</section>\n");
-    }
-    out.push_str("</main>\n</body>\n</html>\n");
-    out
+    let mut headline_html = String::new();
+    headline(report, &metrics, &mut headline_html);
+    page::document(report.title, &headline_html, &sections)
 }
 
 /// The numbers most will look for, and how far they can be trusted.
@@ -115,19 +91,13 @@ fn headline(report: &Report<'_>, metrics: &Metrics, out: &mut String) {
         Some(_) => (report.best.to_string(), format!("of {}", report.history.len())),
         None => ("-".to_owned(), format!("of {}", report.history.len())),
     };
-    let figures = [
-        ("Validation accuracy", accuracy),
-        ("Macro F1", (share(metrics.macro_f1), "mean over the classes".to_owned())),
-        ("Classes", (report.classes.len().to_string(), String::new())),
-        ("Photos", photos),
-        ("Epoch kept", epoch),
-    ];
-    out.push_str("<dl class=\"figures\">\n");
-    for (name, (value, more)) in figures {
-        let more = if more.is_empty() { more } else { format!(" <small>{more}</small>") };
-        let _ = writeln!(out, "<div><dt>{name}</dt><dd>{value}{more}</dd></div>");
-    }
-    out.push_str("</dl>\n");
+    out.push_str(&page::figures(&[
+        ("Validation accuracy", accuracy.0, accuracy.1),
+        ("Macro F1", share(metrics.macro_f1), "mean over the classes".to_owned()),
+        ("Classes", report.classes.len().to_string(), String::new()),
+        ("Photos", photos.0, photos.1),
+        ("Epoch kept", epoch.0, epoch.1),
+    ]));
     if let (Some((low, high)), Some((class, base))) = (metrics.interval(), metrics.most_frequent()) {
         let is_chosen = report.history.len() > 1 || report.candidates.len() > 1;
         let chosen = if is_chosen { ", rather lower than higher, since they also chose what was kept" } else { "" };

@@ -28,6 +28,8 @@ enum Verb {
     Import(cmd::import::Args),
     /// Train a classifier on labelled photos, on top of a network that is kept as it is
     Train(Box<cmd::train::Args>),
+    /// Make a float classifier int8 (or its weights smaller), and say what that costs
+    Quantize(Box<cmd::quantize::Args>),
     /// Show what a package says of itself
     Inspect(cmd::inspect::Args),
     /// Check a package's bytes, signature and golden samples
@@ -43,7 +45,8 @@ enum Verb {
 }
 
 /// The verbs, for "did you mean".
-const VERBS: [&str; 9] = ["pack", "import", "train", "inspect", "verify", "run", "eval", "bench", "keygen"];
+const VERBS: [&str; 10] =
+    ["pack", "import", "train", "quantize", "inspect", "verify", "run", "eval", "bench", "keygen"];
 
 /// A bare word that is no verb and no file, but near a verb.
 fn mistyped(word: &str) -> Option<String> {
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Some(Verb::Pack(args)) => cmd::pack::run(&args),
         Some(Verb::Import(args)) => cmd::import::run(&args),
         Some(Verb::Train(args)) => cmd::train::run(&args),
+        Some(Verb::Quantize(args)) => cmd::quantize::run(&args),
         Some(Verb::Inspect(args)) => cmd::inspect::run(&args),
         Some(Verb::Verify(args)) => cmd::verify::run(&args),
         Some(Verb::Run(args)) => cmd::run::run(&args),

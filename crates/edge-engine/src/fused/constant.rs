@@ -265,6 +265,12 @@ fn floats(tensor: Tensor<'_>) -> Option<Vec<f32>> {
     (values.len() == count).then_some(values)
 }
 
+/// The values of a tensor of float32 or float16, row-major, as many as its dimensions say; `None` where they are of another type
+/// or of another number.
+pub fn tensor_floats(tensor: &TensorProto) -> Option<Vec<f32>> {
+    floats(Tensor { proto: tensor, raw: &tensor.raw_data })
+}
+
 /// Whether [`floats`] gives the values, without making them.
 fn are_floats(tensor: Tensor<'_>) -> bool {
     let count = dims(tensor).and_then(|d| d.into_iter().try_fold(1_usize, usize::checked_mul));

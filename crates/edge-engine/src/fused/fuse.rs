@@ -60,13 +60,16 @@ impl Fuser<'_> {
         self.layers.iter().flatten().find(|l| l.output == value)
     }
 
-    /// Layers that can compute with bytes read those behind a dequantization. A convolution needs a filter of bytes, too, and
-    /// a maximum is of bytes only where what comes out has the same scale.
+    /// Layers that can compute with bytes read those behind a dequantization. A convolution needs a filter of bytes, too, a
+    /// depthwise one makes nothing but bytes of them, and a maximum is of bytes only where what comes out has the same scale.
     fn read_bytes(&mut self) {
         for at in 0..self.layers.len() {
             let Some(layer) = &self.layers[at] else { continue };
             let able = match &layer.op {
-                Op::Conv(conv) => conv.filter.as_ref().is_some_and(|f| self.constants.is_bytes(&f.name)),
+                Op::Conv(conv) => {
+                    conv.filter.as_ref().is_some_and(|f| self.constants.is_bytes(&f.name))
+                        && (conv.kind == Kind::Full || self.becomes_bytes(layer.output))
+                }
                 Op::Dense(dense) => self.constants.is_bytes(&dense.weights.name),
                 Op::MaxPool(_) => true,
                 Op::Limits(_) | Op::Add(_) | Op::Average => true,
@@ -89,6 +92,18 @@ impl Fuser<'_> {
                 layer.inputs = bytes;
             }
         }
+    }
+
+    /// Whether a value is read by a quantization alone, but for limits before that.
+    fn becomes_bytes(&self, value: Id) -> bool {
+        let mut readers = self.layers.iter().flatten().filter(|l| l.reads().any(|v| v == value));
+        let (Some(reader), None) = (readers.next(), readers.next()) else { return false };
+        let passed = match reader.op {
+            Op::Quantize => true,
+            Op::Limits(_) => self.becomes_bytes(reader.output),
+            _ => false,
+        };
+        passed && !self.outputs.contains(&value)
     }
 
     /// Whether a layer computes with bytes.

@@ -18,9 +18,10 @@ mod step;
 use crate::OnnxModel;
 use crate::onnx::node_name;
 use constant::Constants;
+pub use constant::{Attributes, tensor_floats};
 use edge_kernels::{Isa, Threads};
 use edge_package::InputSpec;
-use graph::Value;
+use graph::{Form, Value};
 use plan::Plan;
 use read::Reading;
 use std::collections::HashSet;
@@ -230,9 +231,25 @@ impl Network {
             return;
         }
         let (values, padded) = (step::lend(input, picture, &self.plan.memory), self.isa.padded(value.c));
-        for (at, target) in into.iter_mut().enumerate() {
-            let (pixel, channel) = value.place(at);
-            *target = values[pixel * padded + channel];
+        match value.form {
+            Form::Nhwc | Form::FlatHwc => {
+                for (target, pixel) in into.chunks_exact_mut(value.c).zip(values.chunks_exact(padded)) {
+                    target.copy_from_slice(&pixel[..value.c]);
+                }
+            }
+            Form::Nchw | Form::FlatChw => {
+                // A few pixels of all channels at a time: what is read and what is written stay in the cache.
+                const BLOCK: usize = 32;
+                let pixels = value.pixels();
+                for first in (0..pixels).step_by(BLOCK) {
+                    let last = (first + BLOCK).min(pixels);
+                    for channel in 0..value.c {
+                        let target = &mut into[channel * pixels + first..channel * pixels + last];
+                        let source = values[first * padded + channel..].iter().step_by(padded);
+                        target.iter_mut().zip(source).for_each(|(t, v)| *t = *v);
+                    }
+                }
+            }
         }
     }
 

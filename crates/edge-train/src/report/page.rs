@@ -1,9 +1,10 @@
 //! What every part of the page is written with: escaping, numbers, names and the style sheet.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 /// `text` for the inside of an element or of a quoted attribute.
-pub(super) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -22,27 +23,27 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 /// `text` for the inside of a sentence, whose order a right-to-left name must not turn.
-pub(super) fn isolated(text: &str) -> String {
+pub fn isolated(text: &str) -> String {
     format!("<bdi>{}</bdi>", escape(text))
 }
 
 /// The name of a class, or its number where there is no name.
-pub(super) fn class_name(classes: &[String], class: usize) -> Cow<'_, str> {
+pub fn class_name(classes: &[String], class: usize) -> Cow<'_, str> {
     classes.get(class).map_or_else(|| format!("class {class}").into(), |name| name.as_str().into())
 }
 
 /// A share with three digits; "-" where there is none.
-pub(super) fn share(value: Option<f64>) -> String {
+pub fn share(value: Option<f64>) -> String {
     value.filter(|v| v.is_finite()).map_or_else(|| "-".to_owned(), |v| format!("{v:.3}"))
 }
 
 /// A score in percent, whose sign stays with it; "-" where the network gave no number.
-pub(super) fn percent(score: f32) -> String {
+pub fn percent(score: f32) -> String {
     if score.is_finite() { format!("{:.1}\u{a0}%", f64::from(score) * 100.0) } else { "-".to_owned() }
 }
 
 /// A number in as few digits as tell it from its neighbours.
-pub(super) fn short(value: f64) -> String {
+pub fn short(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 || (1e-4..1e6).contains(&size) {
         let digits = format!("{value:.6}");
@@ -55,8 +56,54 @@ pub(super) fn short(value: f64) -> String {
 }
 
 /// "1 photo", "2 photos".
-pub(super) fn count(n: usize, one: &str) -> String {
+pub fn count(n: usize, one: &str) -> String {
     format!("{n} {one}{}", if n == 1 { "" } else { "s" })
+}
+
+/// A part of a page.
+pub struct Section {
+    /// What links name.
+    pub id: &'static str,
+    /// What stands above it.
+    pub title: &'static str,
+    /// HTML.
+    pub body: String,
+}
+
+/// A page that needs nothing else: `headline` and the bodies are HTML.
+#[must_use]
+pub fn document(title: &str, headline: &str, sections: &[Section]) -> String {
+    let title = escape(title);
+    // Should anything get past the escaping, the policy still keeps it from running or loading anything.
+    let mut out = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" \
+         content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n{headline}"
+    );
+    out.push_str("<nav aria-label=\"Contents\">\n");
+    for Section { id, title, .. } in sections {
+        let _ = writeln!(out, "<a href=\"#{id}\">{title}</a>");
+    }
+    out.push_str("</nav>\n");
+    for Section { id, title, body } in sections {
+        let _ = write!(out, "<section aria-labelledby=\"{id}\">\n<h2 id=\"{id}\">{title}</h2>\n{body}</section>\n");
+    }
+    out.push_str("</main>\n</body>\n</html>\n");
+    out
+}
+
+/// Large figures: what each is, its number, and a word more.
+#[must_use]
+pub fn figures(figures: &[(&str, String, String)]) -> String {
+    let mut out = String::from("<dl class=\"figures\">\n");
+    for (name, value, more) in figures {
+        let more = if more.is_empty() { String::new() } else { format!(" <small>{more}</small>") };
+        let _ = writeln!(out, "<div><dt>{name}</dt><dd>{value}{more}</dd></div>");
+    }
+    out.push_str("</dl>\n");
+    out
 }
 
 /// The style sheet. The charts' colours are given anew for a dark screen, by the attributes plotters writes.

@@ -1,6 +1,7 @@
 use edge_vision::Picture;
 use serde_json::json;
 
+use super::page::STYLE;
 use super::*;
 
 fn epoch(epoch: usize, loss: f64, val_accuracy: f64) -> Epoch {

@@ -26,14 +26,15 @@ const DOUBTED: f32 = 0.05;
 const BELIEVED: f32 = 0.9;
 
 /// Makes thumbnails.
-pub(super) struct Thumbnails {
+pub struct Thumbnails {
     resizer: Result<Resizer, String>,
     decode: DecodeOptions,
 }
 
 impl Thumbnails {
     /// For photos that are read as `decode` says.
-    pub(super) fn new(decode: DecodeOptions) -> Self {
+    #[must_use]
+    pub fn new(decode: DecodeOptions) -> Self {
         let policy = ResizePolicy::FitShortest { shortest: SIDE };
         let spec = ResizeSpec { width: SIDE, height: SIDE, policy, interpolation: Interpolation::Bilinear };
         Self { resizer: Resizer::new(spec).map_err(|why| why.to_string()), decode }
@@ -47,7 +48,7 @@ impl Thumbnails {
     }
 
     /// An element that shows the photo, or says that it can't be read.
-    fn element(&mut self, photo: &Path, alt: &str) -> String {
+    pub fn element(&mut self, photo: &Path, alt: &str) -> String {
         match self.jpeg(photo) {
             Ok(bytes) => {
                 let data = STANDARD.encode(bytes);

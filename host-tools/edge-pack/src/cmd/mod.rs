@@ -6,6 +6,7 @@ pub mod import;
 pub mod inspect;
 pub mod keygen;
 pub mod pack;
+pub mod quantize;
 pub mod run;
 pub mod train;
 pub mod verify;

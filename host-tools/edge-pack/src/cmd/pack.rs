@@ -1,5 +1,6 @@
 //! `edge-pack MODEL.onnx`: an ONNX file, or a Keras file, becomes a package.
 
+use super::quantize::{self, How, Kind};
 use crate::recipe::RecipeArgs;
 use crate::{model, out};
 use anyhow::{Context, bail};
@@ -43,9 +44,16 @@ pub struct Args {
     #[arg(long, value_name = "K", requires = "golden")]
     golden_count: Option<usize>,
 
+    /// Quantize the model first; photos for that are given with --calibration
+    #[arg(long, value_enum, value_name = "TARGET")]
+    quantize: Option<Kind>,
+
     /// One JSON object about the package on standard output
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    how: How,
 
     #[command(flatten)]
     recipe: RecipeArgs,
@@ -55,6 +63,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let Some(path) = &args.model else { bail!("which model? `edge-pack MODEL.onnx`; `edge-pack --help` tells more") };
     if !path.exists() {
         bail!("there is no file {}", path.display());
+    }
+    if let Some(flag) = args.how.first_given().filter(|_| args.quantize.is_none()) {
+        bail!("{flag} is for quantizing; say what weights and activations become, such as --quantize int8");
     }
     if model::is_package(path)? {
         bail!("{} is a package already; `edge-pack inspect {0}` shows it", path.display());
@@ -75,9 +86,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         ..args.recipe.resolve(args.name.clone().unwrap_or_else(|| model::name_of(path)))?
     };
     let context = || path.display().to_string();
-    let onnx = model::read_onnx(path, &args.recipe)?;
-    let prepared = recipe.prepare(&onnx, &model::load_options(None)).with_context(context)?;
+    let mut onnx = model::read_onnx(path, &args.recipe)?;
+    let mut prepared = recipe.prepare(&onnx, &model::load_options(None)).with_context(context)?;
     model::tell(path, &prepared.notes);
+    if let Some(kind) = args.quantize {
+        let manifest = prepared.classifier.manifest().clone();
+        onnx = quantize::for_package(path, &onnx, &manifest, (&args.how, kind)).with_context(context)?;
+        prepared = recipe.prepare(&onnx, &model::load_options(None)).with_context(context)?;
+    }
     let bytes = prepared.package(onnx, key.as_ref()).with_context(context)?;
     // What is about to be handed out is read back as its receiver will read it.
     let package = VerifiedPackage::from_bytes(bytes.clone(), &TrustPolicy::default()).context("internal check")?;

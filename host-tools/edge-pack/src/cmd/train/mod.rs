@@ -18,6 +18,7 @@ use edge_train::history::{Candidate, Epoch};
 use edge_vision::Preprocess;
 use outputs::{Outcome, Outputs};
 use photos::Features;
+pub use show::bar;
 use std::convert::Infallible;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -96,7 +97,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Set by an interrupt; a second one ends the process at once.
-fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
+pub fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {

@@ -1,0 +1,151 @@
+//! How much stays in float: trials, from nothing to what the agreement asks for.
+
+use super::photos::Photos;
+use super::work::{Bench, spread};
+use crate::cmd::train::bar;
+use anyhow::Context;
+use edge_model::quantize::{Agreement, Pictures, Prepared, Verdicts};
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// Residual sums stay in float where that brings the logits so many dB: the noise of each goes through all blocks to the end.
+const SUMS_PAY: f64 = 1.0;
+/// So does the first layer, where that brings so many: it is small, and reads the picture as it is.
+const FIRST_PAYS: f64 = 0.3;
+/// The most layers that are kept in float one after the other.
+const MOST: usize = 32;
+/// Photos that tell how much each layer matters.
+const FEW: usize = 12;
+
+/// A file that was tried.
+pub struct Trial {
+    /// What is special about it, for people.
+    pub what: String,
+    /// Nodes kept in float.
+    pub float: Vec<String>,
+    /// With the float network.
+    pub agreement: Agreement,
+    /// Of the labelled photos, the share that is right.
+    pub accuracy: Option<f64>,
+    /// Size of the file.
+    pub bytes: usize,
+    /// Median time of a photo.
+    pub time: Duration,
+    /// The file.
+    pub onnx: Vec<u8>,
+    /// What it says of the photos.
+    pub verdicts: Verdicts,
+}
+
+/// The share of labelled photos that are right.
+pub fn accuracy(verdicts: &Verdicts, photos: &Photos) -> Option<f64> {
+    let pairs: Vec<bool> =
+        verdicts.classes().iter().zip(&photos.truth).filter_map(|(c, t)| Some(*c == (*t)?)).collect();
+    (!pairs.is_empty()).then(|| pairs.iter().filter(|r| **r).count() as f64 / pairs.len() as f64)
+}
+
+/// Tries files with more and more in float until `goal` is met; gives all, and which is taken.
+pub fn search(
+    ready: &Prepared,
+    bench: &Bench<'_>,
+    float: &Verdicts,
+    keep: &[String],
+    goal: f64,
+) -> anyhow::Result<(Vec<Trial>, usize)> {
+    let layers: Vec<(String, String)> = ready.layers().map(|(n, op)| (n.to_string(), op.to_string())).collect();
+    let asked =
+        |name: &str| keep.iter().any(|k| k == name || k.strip_suffix('*').is_some_and(|start| name.starts_with(start)));
+    let mut kept: HashSet<String> = layers.iter().map(|l| l.0.clone()).filter(|n| asked(n)).collect();
+    if let Some(unknown) = keep.iter().find(|k| !layers.iter().any(|(n, _)| n == *k || k.ends_with('*'))) {
+        anyhow::bail!("--keep-float {unknown}: no node of this name can be quantized");
+    }
+    let attempt = |what: String, kept: &HashSet<String>| -> anyhow::Result<Trial> {
+        let onnx = ready.quantize(kept)?;
+        let verdicts = bench.verdicts(&onnx, &what).context("the quantized network")?;
+        let agreement = float.agreement(&verdicts);
+        let mut names: Vec<String> = kept.iter().cloned().collect();
+        names.sort();
+        let accuracy = accuracy(&verdicts, bench.photos);
+        Ok(Trial { what, float: names, agreement, accuracy, bytes: onnx.len(), time: verdicts.time, onnx, verdicts })
+    };
+    let first = if kept.is_empty() { "all in int8" } else { "all in int8 but --keep-float" };
+    let mut trials = vec![attempt(first.into(), &kept)?];
+    let (mut best, mut what) = (0, String::new());
+    // What costs little time: the sums' noise goes through all blocks to the end, and the first layer is small.
+    let sums: Vec<String> = layers.iter().filter(|l| l.1 == "Add").map(|l| l.0.clone()).collect();
+    for (name, nodes, pays) in [("sums", sums, SUMS_PAY), ("the first layer", ready.first(), FIRST_PAYS)] {
+        if nodes.iter().all(|n| kept.contains(n)) {
+            continue;
+        }
+        let with: HashSet<String> = kept.iter().cloned().chain(nodes).collect();
+        let all = if what.is_empty() { name.to_string() } else { format!("{what}, {name}") };
+        trials.push(attempt(format!("in float: {all}"), &with)?);
+        let (before, after) = (&trials[best].agreement, &trials[trials.len() - 1].agreement);
+        let needed = before.share() < goal && after.share() > before.share();
+        if after.snr - before.snr >= pays || needed {
+            (best, kept, what) = (trials.len() - 1, with, all);
+        }
+    }
+    if surely(&trials[best].agreement, goal) {
+        return Ok((trials, best));
+    }
+    let worst = sensitivity(ready, bench, float, &kept)?;
+    let mut count = 1;
+    while count <= MOST.min(worst.len()) {
+        let with: HashSet<String> = kept.iter().chain(worst[..count].iter().map(|w| &w.0)).cloned().collect();
+        let layers = if count == 1 { "the worst layer".into() } else { format!("the {count} worst layers") };
+        let before = if what.is_empty() { String::new() } else { format!("{what}, ") };
+        trials.push(attempt(format!("in float: {before}{layers}"), &with)?);
+        if trials.last().is_some_and(|t| surely(&t.agreement, goal)) {
+            let last = trials.len() - 1;
+            return Ok((trials, last));
+        }
+        count *= 2;
+    }
+    // Of those that meet it the one with the least noise: that tells more than a photo or two.
+    let order = |a: &usize, b: &usize| {
+        let key = |i: &usize| -> (f64, f64) {
+            let a = &trials[*i].agreement;
+            if a.share() >= goal { (1.0, a.snr) } else { (0.0, a.share()) }
+        };
+        let (a, b) = (key(a), key(b));
+        a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1))
+    };
+    let best = (0..trials.len()).max_by(order).unwrap_or_default();
+    Ok((trials, best))
+}
+
+/// Whether the goal is met with a standard error to spare: other photos will be another sample.
+fn surely(agreement: &Agreement, goal: f64) -> bool {
+    let share = agreement.share();
+    let error = (share * (1.0 - share) / agreement.pictures.max(1) as f64).sqrt();
+    share >= goal && share - error >= goal.min(1.0 - 1.0 / agreement.pictures.max(1) as f64)
+}
+
+/// How many dB the logits gain when one more layer is in float, for each that is not yet; the most first.
+fn sensitivity(
+    ready: &Prepared,
+    bench: &Bench<'_>,
+    float: &Verdicts,
+    kept: &HashSet<String>,
+) -> anyhow::Result<Vec<(String, f64)>> {
+    let which = spread(bench.photos.len(), FEW);
+    let float = Verdicts { logits: which.iter().map(|i| float.logits[*i].clone()).collect(), ..Verdicts::default() };
+    let snr = |kept: &HashSet<String>| -> anyhow::Result<f64> {
+        let verdicts = bench.some(&ready.quantize(kept)?, &which, "")?;
+        Ok(float.agreement(&verdicts).snr)
+    };
+    let before = snr(kept)?;
+    let matters = |name: &String| ready.layers().any(|(n, op)| n == name && matches!(op, "Conv" | "Gemm" | "Add"));
+    let layers: Vec<String> = ready.worst(kept).into_iter().filter(matters).collect();
+    let bar = bar(layers.len(), "how much each layer matters", "layers");
+    let mut gains = vec![];
+    for layer in layers {
+        let with: HashSet<String> = kept.iter().chain([&layer]).cloned().collect();
+        gains.push((layer, snr(&with)? - before));
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    gains.sort_by(|a, b| b.1.total_cmp(&a.1));
+    Ok(gains)
+}
