@@ -21,6 +21,7 @@ pub use cpu::CpuBackend;
 /// The measured peaks of a set of instructions, and the set in use.
 pub use edge_kernels::{Isa, peak, peak_bytes};
 pub use error::{EngineError, UnsupportedOp};
+pub use fused::{Attributes, Constants};
 pub use onnx::{FinalActivation, InputHint, ModelContract, OPSETS, OnnxModel};
 pub use probe::Probe;
 /// ONNX's protobuf messages, for those who build or edit models; there is no second set of them.
