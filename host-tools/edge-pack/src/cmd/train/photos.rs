@@ -50,6 +50,7 @@ pub fn read(args: &Args, resolved: &Resolved, input: &InputSpec, stop: &AtomicBo
         threads: model::load_options(args.threads).threads,
         decode: resolved.decode,
         input: Some((input.width, input.height)),
+        memory: Some(resolved.cache.join("photos.looks")),
     };
     let collection = |path: &Path, classes: Option<Vec<String>>| {
         let csv = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
