@@ -268,7 +268,7 @@ fn settings(monitor: Monitor) -> Settings {
 }
 
 fn tuning(learning_rate: f64, threads: usize) -> Tuning {
-    Tuning { epochs: 12, learning_rate, warm_up: 1.0, decay: 0.1, average: 0.0, threads }
+    Tuning { epochs: 12, learning_rate, warm_up: 1.0, decay: 0.1, average: 0.5, mix: 0.2, threads }
 }
 
 /// Photos of three classes that differ in a channel, two views of each.

@@ -35,6 +35,8 @@ pub struct Tuning {
     pub decay: f32,
     /// What a step leaves of the mean of the weights over the steps, which is what is validated and kept; 0 for none.
     pub average: f32,
+    /// Of another photo, up to this share is mixed into each, activations and what is wanted alike (manifold mixup).
+    pub mix: f32,
     /// Threads.
     #[serde(skip)]
     pub threads: usize,
@@ -289,6 +291,13 @@ impl<'a> Trainer<'a> {
         Ok((loss, right))
     }
 
+    /// What the tail reads of a photo in an epoch.
+    fn read(&self, epoch: usize, photo: usize, input: &mut [f32]) -> Result<(), TrainError> {
+        // Each photo's views in turn, not all photos' first views in the first epoch.
+        let view = photo * self.photos.views + (epoch + photo) % self.photos.views;
+        self.photos.cache.read(&self.photos.ids[view], input)
+    }
+
     /// The gradients of a share of the `all` photos of a step.
     fn share(
         &self,
@@ -303,19 +312,28 @@ impl<'a> Trainer<'a> {
         (share.head, share.loss, share.right) = (vec![], 0.0, 0.0);
         for some in photos.chunks(at_a_time(&self.tail)) {
             let mut input = vec![0.0; some.len() * width];
-            for (photo, input) in some.iter().zip(input.chunks_exact_mut(width)) {
-                // Each photo's views in turn, not all photos' first views in the first epoch.
-                let view = photo * self.photos.views + (epoch + photo) % self.photos.views;
-                self.photos.cache.read(&self.photos.ids[view], input)?;
+            let mut wanted: Vec<f32> =
+                some.iter().flat_map(|p| &self.targets[p * classes..(p + 1) * classes]).copied().collect();
+            let rows = input.chunks_exact_mut(width).zip(wanted.chunks_exact_mut(classes));
+            for (photo, (input, wanted)) in some.iter().zip(rows) {
+                self.read(epoch, *photo, input)?;
+                if self.tuning.mix > 0.0 {
+                    let mut random = Random::new(self.settings.seed ^ 0x313, ((epoch as u64) << 32) + *photo as u64);
+                    let (share, other) = (random.unit() * self.tuning.mix, random.below(self.weights.len()));
+                    let mut second = vec![0.0; width];
+                    self.read(epoch, other, &mut second)?;
+                    let mix = |to: &mut [f32], from: &[f32]| {
+                        to.iter_mut().zip(from).for_each(|(t, f)| *t += (f - *t) * share);
+                    };
+                    mix(input, &second);
+                    mix(wanted, &self.targets[other * classes..(other + 1) * classes]);
+                }
             }
             let trace = self.tail.forward(ready, input);
             // The means over these photos are to be sums over all of them, divided by those.
             let part = some.len() as f32 / all as f32;
-            let target = |p: &usize| Target {
-                wanted: &self.targets[p * classes..(p + 1) * classes],
-                weight: self.weights[*p] * part,
-            };
-            let targets: Vec<Target<'_>> = some.iter().map(target).collect();
+            let target = |(p, wanted): (&usize, _)| Target { wanted, weight: self.weights[*p] * part };
+            let targets: Vec<Target<'_>> = some.iter().zip(wanted.chunks_exact(classes)).map(target).collect();
             let mut random = Random::new(self.settings.seed ^ 0x7A11, ((epoch as u64) << 32) + some[0] as u64);
             let features = trace.features().to_vec();
             let (loss, right, gradients, slopes) =

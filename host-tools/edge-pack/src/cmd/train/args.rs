@@ -55,7 +55,7 @@ pub struct Args {
     pub unfreeze_epochs: usize,
 
     /// Adam's rate with --unfreeze, at its highest: it rises in --unfreeze-warm-up epochs, then falls to zero
-    #[arg(long, value_name = "RATE", default_value_t = 5e-5, requires = "unfreeze")]
+    #[arg(long, value_name = "RATE", default_value_t = 3e-4, requires = "unfreeze")]
     pub unfreeze_lr: f64,
 
     /// Epochs, or a part of one, in which the rate of --unfreeze rises
@@ -67,8 +67,12 @@ pub struct Args {
     pub unfreeze_decay: f32,
 
     /// Keep the mean of the weights over the steps, of which each leaves this share; 0 for none
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, requires = "unfreeze")]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.98, requires = "unfreeze")]
     pub unfreeze_average: f32,
+
+    /// Of another photo, mix up to this share into each, and into what is wanted of it (manifold mixup)
+    #[arg(long, value_name = "SHARE", default_value_t = 0.4, requires = "unfreeze")]
+    pub unfreeze_mix: f32,
 
     /// Passes over the photos
     #[arg(long, value_name = "N", default_value_t = 30)]
@@ -196,6 +200,7 @@ impl Args {
             ("--unfreeze-lr", self.unfreeze_lr, 1.0),
             ("--unfreeze-warm-up", self.unfreeze_warm_up, 1e6),
             ("--unfreeze-decay", f64::from(self.unfreeze_decay), 1e6),
+            ("--unfreeze-mix", f64::from(self.unfreeze_mix), 0.5),
             ("--unfreeze-average", f64::from(self.unfreeze_average), 0.99999),
         ] {
             if !(0.0..=most).contains(&value) {

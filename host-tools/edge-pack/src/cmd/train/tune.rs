@@ -19,6 +19,7 @@ pub fn tuning(args: &Args) -> Tuning {
         warm_up: args.unfreeze_warm_up,
         decay: args.unfreeze_decay,
         average: args.unfreeze_average,
+        mix: args.unfreeze_mix,
         threads: model::load_options(args.threads).threads,
     }
 }
