@@ -16,6 +16,12 @@ fn train(folder: &Path, data: &Path, more: &[&str]) -> Ran {
     run("edge-pack", args.chain(more.iter().map(|m| m.into())))
 }
 
+/// The file of features in a cache.
+fn features(cache: &Path) -> Option<PathBuf> {
+    let mut files = std::fs::read_dir(cache).ok()?.filter_map(|f| Some(f.ok()?.path()));
+    files.find(|f| f.extension().is_some_and(|e| e == "features"))
+}
+
 const NAMES: [&str; 3] = ["cat", "cup", "sky"];
 
 fn json(path: PathBuf) -> Value {
@@ -51,7 +57,7 @@ fn photos_become_a_model_that_needs_no_options() {
     // Again: the same bytes, from features that are there; with another seed, other weights.
     let first = std::fs::read(&onnx).unwrap();
     let size = |path: &Path| std::fs::metadata(path).unwrap().len();
-    let cache = std::fs::read_dir(dir.path().join("cache")).unwrap().next().unwrap().unwrap().path();
+    let cache = features(&dir.path().join("cache")).unwrap();
     let before = size(&cache);
     train(dir.path(), &data, &["--epochs", "12"]).ok();
     assert_eq!(std::fs::read(&onnx).unwrap(), first);
@@ -183,7 +189,7 @@ fn an_interrupted_training_goes_on_where_it_was() {
     // Once some vectors are there.
     let record = 32 + 4 * 1280 + 8;
     let written = || {
-        let file = std::fs::read_dir(&cache).ok()?.next()?.ok()?;
+        let file = features(&cache)?;
         file.metadata().ok().map(|m| m.len())
     };
     let start = Instant::now();
@@ -200,4 +206,65 @@ fn an_interrupted_training_goes_on_where_it_was() {
     }
     train(dir.path(), &data, &["--epochs", "2"]).ok();
     assert!(written().unwrap() >= kept);
+}
+
+#[test]
+fn an_unfrozen_base_is_never_worse_than_the_frozen_one() {
+    let dir = TempDir::new().unwrap();
+    let data = photos(dir.path(), &NAMES, 12);
+    let out = dir.path().join("out.onnx");
+    let frozen = train(dir.path(), &data, &["--epochs", "2", "--json"]).ok().json();
+    // A block of a residual network, by its name; from a few photos, with views, at a rate that moves something.
+    let unfreeze = |more: &[&str]| {
+        let fixed = ["--epochs", "2", "--unfreeze", "block15", "--unfreeze-epochs", "3", "--monitor", "val_loss"];
+        let views = ["--augment", "hflip", "--augment-views", "1", "--label-smoothing", "0.1"];
+        train(dir.path(), &data, &[&fixed[..], &views, more].concat()).ok()
+    };
+    let template = dir.path().join("at_{epoch}.onnx");
+    let ran = unfreeze(&["--unfreeze-lr", "1e-3", "--checkpoint", template.to_str().unwrap(), "--save-all"]);
+    for told in ["unfrozen behind \"block14.add\"", "million weights", "for 3 epochs"] {
+        assert!(ran.stderr.contains(told), "{told}: {}", ran.stderr);
+    }
+    let history = json(dir.path().join("out.history.json"));
+    let losses: Vec<f64> =
+        history["history"].as_array().unwrap().iter().map(|e| e["val_loss"].as_f64().unwrap()).collect();
+    assert_eq!(losses.len(), 5, "{losses:?}");
+    let best = history["best"]["val_loss"].as_f64().unwrap();
+    assert!(losses.iter().all(|l| *l >= best) && best < losses[1], "{losses:?}");
+    assert_eq!(history["settings"]["unfreeze"]["name"], "block15");
+    assert!((1..=5).all(|e| dir.path().join(format!("at_{e}.onnx")).exists()));
+    // The file says of the photos what training says of them.
+    let eval = edge_pack!("eval", out, data, "--json").ok().json();
+    assert!(eval[0]["accuracy"].as_f64().unwrap() > 0.9, "{eval:?}");
+    assert!(std::fs::read_to_string(dir.path().join("out.html")).unwrap().contains("of 5"));
+
+    // Again, from activations that are there, on another number of threads: the same bytes.
+    let first = std::fs::read(&out).unwrap();
+    let sizes = || -> u64 {
+        let files = std::fs::read_dir(dir.path().join("cache")).unwrap();
+        let files = files.map(|f| f.unwrap().path()).filter(|f| f.extension().is_some_and(|e| e != "looks"));
+        files.map(|f| f.metadata().unwrap().len()).sum()
+    };
+    let before = sizes();
+    unfreeze(&["--unfreeze-lr", "1e-3", "--threads", "1"]);
+    assert_eq!((std::fs::read(&out).unwrap() == first, sizes()), (true, before));
+
+    // At a rate that ruins it, the frozen result is what is written, bit by bit.
+    train(dir.path(), &data, &["--epochs", "2"]).ok();
+    let wanted = std::fs::read(&out).unwrap();
+    train(
+        dir.path(),
+        &data,
+        &["--epochs", "2", "--unfreeze", "block15", "--unfreeze-epochs", "1", "--unfreeze-lr", "1"],
+    )
+    .ok();
+    let history = json(dir.path().join("out.history.json"));
+    let accuracy = frozen[0]["best"]["val_accuracy"].as_f64().unwrap();
+    assert!(history["best"]["val_accuracy"].as_f64().unwrap() >= accuracy);
+    if history["best"]["epoch"].as_u64().unwrap() <= 2 {
+        assert_eq!(std::fs::read(&out).unwrap(), wanted);
+    }
+    train(dir.path(), &data, &["--unfreeze", "stage7"]).fails(1, &["--unfreeze stage7", "block14, block15, head"]);
+    train(dir.path(), &data, &["--unfreeze", "block15", "--unfreeze-lr", "2"]).fails(1, &["--unfreeze-lr 2"]);
+    train(dir.path(), &data, &["--unfreeze-epochs", "3"]).fails(2, &["--unfreeze"]);
 }

@@ -22,7 +22,7 @@ pub use cpu::CpuBackend;
 pub use edge_kernels::{Isa, peak, peak_bytes};
 pub use error::{EngineError, UnsupportedOp};
 /// ONNX' attributes and constants, as the engine reads them.
-pub use fused::{Attributes, tensor_floats};
+pub use fused::{Attributes, Constants, tensor_floats};
 pub use onnx::{FinalActivation, InputHint, ModelContract, OPSETS, OnnxModel};
 pub use probe::Probe;
 /// ONNX's protobuf messages, for those who build or edit models; there is no second set of them.

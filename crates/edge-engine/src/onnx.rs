@@ -1,7 +1,7 @@
 //! An ONNX file as data: what goes in, what comes out, what it asks for.
 
 use crate::wire::split;
-use crate::{EngineError, UnsupportedOp};
+use crate::{Constants, EngineError, UnsupportedOp};
 use edge_package::{InputSpec, Precision};
 use edge_vision::Layout;
 use prost::Message;
@@ -131,6 +131,11 @@ impl<'a> OnnxModel<'a> {
             Some(graph) => graph,
             None => unreachable!("parse refuses a model without a graph"),
         }
+    }
+
+    /// The constants of its graph, by name.
+    pub fn constants(&self) -> Constants<'_> {
+        Constants::of(self.graph(), &self.values, None)
     }
 
     /// The version of the default domain's operators.

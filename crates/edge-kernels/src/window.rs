@@ -53,7 +53,7 @@ impl Window {
 
     /// The row (axis 0) or column (axis 1) under `tap` at position `at`, or none outside the picture.
     #[inline(always)]
-    pub(crate) fn source(&self, axis: usize, at: usize, tap: usize) -> Option<usize> {
+    pub fn source(&self, axis: usize, at: usize, tap: usize) -> Option<usize> {
         let place = (at * self.stride[axis] + tap * self.dilation[axis]).wrapping_sub(self.before[axis]);
         (place < self.input[axis]).then_some(place)
     }

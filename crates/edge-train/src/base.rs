@@ -2,6 +2,7 @@
 
 use crate::TrainError;
 use crate::head::Head;
+use crate::tail::{self, Part, Tail};
 use edge_engine::pb::{
     AttributeProto, GraphProto, NodeProto, StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto,
     ValueInfoProto,
@@ -24,7 +25,9 @@ pub struct Base {
     pub cut: String,
     /// How it lies.
     shape: Shape,
-    /// It, running.
+    /// What is unfrozen of it.
+    pub tail: Option<Part>,
+    /// It, running: the value that is cut at and, where there is a tail, what that reads.
     pub probe: Probe,
 }
 
@@ -41,11 +44,12 @@ enum Shape {
 
 impl Base {
     /// Cuts a network at the value or the node `cut`, else at what its classifier reads: the last pooling over whole pictures
-    /// that everything goes through; else the last picture, whose mean is taken.
+    /// that everything goes through; else the last picture, whose mean is taken. `unfreeze` names the first layer of its tail.
     pub fn load(
         model: &OnnxModel<'_>,
         input: &InputSpec,
         cut: Option<&str>,
+        unfreeze: Option<&str>,
         options: &LoadOptions,
     ) -> Result<Base, TrainError> {
         let graph = graph(model)?;
@@ -73,7 +77,12 @@ impl Base {
                     continue;
                 }
             };
-            return Ok(Base { cut: value, shape, probe });
+            let tail = unfreeze.map(|name| Part::find(graph, &input.name, &value, name)).transpose()?;
+            let probe = match &tail {
+                None => probe,
+                Some(tail) => Probe::load(model, input, &[&value, &tail.value], options)?,
+            };
+            return Ok(Base { cut: value, shape, tail, probe });
         }
         let tried = if refused.is_empty() { String::new() } else { format!(" (tried: {})", refused.join("; ")) };
         Err(TrainError::Base(format!(
@@ -107,10 +116,52 @@ impl Base {
         }
     }
 
-    /// The base with a head behind it, as one ONNX file. The base's weights are the same bytes as before.
-    pub fn with_head(&self, model: &OnnxModel<'_>, head: &Head, metadata: &Metadata) -> Result<Vec<u8>, TrainError> {
+    /// How what the tail reads lies: height, width, channels.
+    pub fn tail_shape(&self) -> [usize; 3] {
+        match (self.probe.shapes().get(1).map(Vec::as_slice), self.tail_last()) {
+            (Some(&[_, h, w, c]), true) => [h, w, c],
+            (Some(&[_, c, h, w]), false) => [h, w, c],
+            (Some(other), _) => [1, 1, other.iter().product()],
+            (None, _) => [0; 3],
+        }
+    }
+
+    /// Brings what the tail reads into (H,W,C), as it is trained on.
+    pub fn tail_layout(&self) -> impl Fn(&[f32]) -> Vec<f32> + use<> {
+        let ([height, width, channels], last) = (self.tail_shape(), self.tail_last());
+        move |value| {
+            let pixels = height * width;
+            match last {
+                true => value.to_vec(),
+                false => (0..value.len()).map(|i| value[i % channels * pixels + i / channels]).collect(),
+            }
+        }
+    }
+
+    /// What is unfrozen, to be trained.
+    pub fn read_tail(&self, model: &OnnxModel<'_>) -> Result<Option<Tail>, TrainError> {
+        let part = self.tail.as_ref();
+        part.map(|part| Tail::read(model, part, &self.cut, self.tail_shape())).transpose()
+    }
+
+    fn tail_last(&self) -> bool {
+        self.tail.as_ref().is_some_and(|t| t.channels_last)
+    }
+
+    /// The base with a head behind it, as one ONNX file. The base's weights are the same bytes as before, but for those of a tail
+    /// that was trained.
+    pub fn with_head(
+        &self,
+        model: &OnnxModel<'_>,
+        tail: Option<&Tail>,
+        head: &Head,
+        metadata: &Metadata,
+    ) -> Result<Vec<u8>, TrainError> {
         let mut proto = model.whole();
         let graph = proto.graph.as_mut().ok_or_else(|| TrainError::Base("it has no graph".into()))?;
+        if let (Some(part), Some(tail)) = (&self.tail, tail) {
+            tail::write(graph, part, tail);
+        }
         keep_ancestors(graph, &self.cut);
         let mut build = Builder { graph, opset: model.opset() };
         let mut value = self.cut.clone();
@@ -146,7 +197,7 @@ impl Base {
     }
 }
 
-fn graph<'m>(model: &'m OnnxModel<'_>) -> Result<&'m GraphProto, TrainError> {
+pub(crate) fn graph<'m>(model: &'m OnnxModel<'_>) -> Result<&'m GraphProto, TrainError> {
     model.structure().graph.as_ref().ok_or_else(|| TrainError::Base("it has no graph".into()))
 }
 
@@ -162,12 +213,12 @@ fn named(graph: &GraphProto, name: &str) -> Result<String, TrainError> {
 }
 
 /// Whether a node moves channels to the end.
-fn turned(node: &NodeProto) -> bool {
+pub(crate) fn turned(node: &NodeProto) -> bool {
     node.op_type == "Transpose" && node.attribute.iter().any(|a| a.name == "perm" && a.ints == [0, 2, 3, 1])
 }
 
 /// Which node makes a value.
-fn makers(graph: &GraphProto) -> HashMap<&str, usize> {
+pub(crate) fn makers(graph: &GraphProto) -> HashMap<&str, usize> {
     graph.node.iter().enumerate().flat_map(|(i, n)| n.output.iter().map(move |o| (o.as_str(), i))).collect()
 }
 

@@ -215,7 +215,7 @@ pub fn smoothed(wanted: f32, amount: f32, loss: Loss, classes: usize) -> f32 {
     }
 }
 
-fn weight(wanted: &[f32], weights: &[f32]) -> f32 {
+pub(crate) fn weight(wanted: &[f32], weights: &[f32]) -> f32 {
     weights.get(largest(wanted)).copied().unwrap_or(1.0)
 }
 

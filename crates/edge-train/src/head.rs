@@ -163,6 +163,19 @@ impl Head {
         loss: Loss,
         random: Option<&mut Random>,
     ) -> (f64, f64, Gradients) {
+        let (total, right, gradients, _) = self.gradients_through(features, targets, loss, random, false);
+        (total, right, gradients)
+    }
+
+    /// [`Head::gradients`], and with `through` the slope of the mean loss at each feature.
+    pub fn gradients_through(
+        &self,
+        features: Vec<f32>,
+        targets: &[Target<'_>],
+        loss: Loss,
+        random: Option<&mut Random>,
+        through: bool,
+    ) -> (f64, f64, Gradients, Vec<f32>) {
         let trace = self.forward(features, random);
         let classes = self.layers.last().map_or(1, |l| l.outputs);
         let (total, right, mut slopes) = measure(&trace.logits, targets, loss, classes);
@@ -175,19 +188,20 @@ impl Head {
                 bias.iter_mut().zip(row).for_each(|(b, s)| *b += s);
             }
             gradients.push((weights, bias));
-            if at > 0 {
-                // Through the weights, then dropout, then the activation.
-                let mut before =
-                    product(&slopes, layer.outputs, layer.inputs, |k, n| layer.weights[n * layer.outputs + k]);
-                for ((slope, mask), value) in before.iter_mut().zip(&trace.masks[at]).zip(input) {
-                    let value = if *mask == 0.0 { 0.0 } else { value / mask };
-                    *slope *= mask * self.activation.slope(value);
-                }
-                slopes = before;
+            if at == 0 && !through {
+                slopes = vec![];
+                break;
             }
+            // Through the weights, then dropout, then the activation.
+            let mut before = product(&slopes, layer.outputs, layer.inputs, |k, n| layer.weights[n * layer.outputs + k]);
+            for ((slope, mask), value) in before.iter_mut().zip(&trace.masks[at]).zip(input) {
+                let value = if *mask == 0.0 { 0.0 } else { value / mask };
+                *slope *= mask * if at > 0 { self.activation.slope(value) } else { 1.0 };
+            }
+            slopes = before;
         }
         gradients.reverse();
-        (total, right, gradients)
+        (total, right, gradients, slopes)
     }
 
     fn forward(&self, features: Vec<f32>, mut random: Option<&mut Random>) -> Trace {
@@ -260,7 +274,7 @@ pub fn largest(values: &[f32]) -> usize {
 }
 
 /// The instructions that classify, too.
-fn isa() -> Isa {
+pub(crate) fn isa() -> Isa {
     Isa::chosen().unwrap_or_else(|_| Isa::best())
 }
 
@@ -308,12 +322,17 @@ impl Adam {
         Adam { moments, step: 0 }
     }
 
+    /// The step of a number, from 1 on.
+    pub(crate) fn kernel(number: i32, rate: f64) -> edge_kernels::Adam {
+        let powers = Adam::BETA.map(|b| f64::from(b).powi(number));
+        let rate = (rate * (1.0 - powers[1]).sqrt() / (1.0 - powers[0])) as f32;
+        edge_kernels::Adam { betas: Adam::BETA, epsilon: Adam::EPSILON, rate }
+    }
+
     /// A step against the gradients.
     pub fn step(&mut self, head: &mut Head, gradients: &Gradients, rate: f64) {
         self.step += 1;
-        let powers = Adam::BETA.map(|b| f64::from(b).powi(self.step));
-        let rate = (rate * (1.0 - powers[1]).sqrt() / (1.0 - powers[0])) as f32;
-        let step = edge_kernels::Adam { betas: Adam::BETA, epsilon: Adam::EPSILON, rate };
+        let step = Adam::kernel(self.step, rate);
         let values = head.layers.iter_mut().flat_map(|l| [&mut l.weights, &mut l.bias]);
         let gradients = gradients.iter().flat_map(|(w, b)| [w, b]);
         for ((values, gradients), [first, second]) in values.zip(gradients).zip(&mut self.moments) {

@@ -21,5 +21,6 @@ pub mod photos;
 mod random;
 pub mod report;
 pub mod sheet;
+pub mod tail;
 
 pub use error::TrainError;

@@ -15,6 +15,7 @@
 
 mod findings;
 mod look;
+mod memory;
 mod source;
 mod split;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use split::split;
 
 use edge_vision::{DecodeOptions, FolderError, decode, read_file};
 use look::Lens;
+use memory::{Key, Memory};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -63,6 +65,8 @@ pub struct Options {
     pub decode: DecodeOptions,
     /// Width and height that the network reads; smaller photos are a finding.
     pub input: Option<(u32, u32)>,
+    /// A file that remembers what was seen of photos, so that those that have not changed are not decoded again.
+    pub memory: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -75,6 +79,7 @@ impl Default for Options {
             threads: thread::available_parallelism().map_or(1, |n| n.get()),
             decode: DecodeOptions::default(),
             input: None,
+            memory: None,
         }
     }
 }
@@ -317,6 +322,7 @@ pub fn read(
 }
 
 /// What is seen of a photo's file.
+#[derive(Clone)]
 struct Look {
     digest: [u8; 32],
     hash: u64,
@@ -332,20 +338,25 @@ fn examine(
     progress: &mut dyn FnMut(usize, usize),
     stop: &AtomicBool,
 ) -> Result<Vec<Result<Look, String>>, PhotosError> {
-    let total = listed.len();
+    let mut memory = Memory::open(options);
+    // As they are before they are read: what changes meanwhile is another file.
+    let keys: Vec<Option<Key>> = listed.iter().map(|(path, _)| memory.key(path, options)).collect();
+    let known = |key: &Option<Key>| memory.get(key.as_ref()?).cloned().map(Ok);
+    let mut looks: Vec<Option<Result<Look, String>>> = keys.iter().map(known).collect();
+    let missing: Vec<usize> = (0..listed.len()).filter(|at| looks[*at].is_none()).collect();
+    let total = missing.len();
     let (next, abandon) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let mut looks: Vec<Option<Result<Look, String>>> = (0..total).map(|_| None).collect();
     thread::scope(|scope| {
         let threads = options.threads.clamp(1, MAX_THREADS).min(total);
         // Bounded, so that no thread runs far ahead of what `progress` was told, and a stop is a stop.
         let (sender, receiver) = mpsc::sync_channel(threads);
         for _ in 0..threads {
-            let (sender, next, abandon) = (sender.clone(), &next, &abandon);
+            let (sender, next, abandon, missing) = (sender.clone(), &next, &abandon, &missing);
             scope.spawn(move || {
                 let mut lens = Lens::new();
                 while !stop.load(Ordering::Relaxed) && !abandon.load(Ordering::Relaxed) {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some((path, _)) = listed.get(at) else { break };
+                    let Some(at) = missing.get(next.fetch_add(1, Ordering::Relaxed)).copied() else { break };
+                    let (path, _) = &listed[at];
                     if sender.send((at, look(path, &options.decode, &mut lens))).is_err() {
                         break;
                     }
@@ -357,10 +368,14 @@ fn examine(
             if options.strict && look.is_err() {
                 abandon.store(true, Ordering::Relaxed);
             }
+            if let (Some(key), Ok(look)) = (keys[at], &look) {
+                memory.insert(key, look.clone());
+            }
             looks[at] = Some(look);
             progress(done + 1, total);
         }
     });
+    memory.save();
     if options.strict {
         // Photos are taken in order and what was taken is finished, so this is the first, whoever found it.
         for ((path, _), look) in listed.iter().zip(&looks) {

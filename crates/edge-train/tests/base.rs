@@ -22,7 +22,7 @@ fn a_classifier_is_cut_before_its_classes_and_gets_others() {
     let onnx = OnnxModel::parse(&bytes).unwrap();
     let input = onnx.contract(&InputHint::default()).unwrap().input;
     let options = LoadOptions { threads: 1 };
-    let mut base = Base::load(&onnx, &input, None, &options).unwrap();
+    let mut base = Base::load(&onnx, &input, None, None, &options).unwrap();
     assert_eq!(base.width(), 1280);
     let picture = tensor(input.len());
     let pool = base.pooling();
@@ -30,7 +30,7 @@ fn a_classifier_is_cut_before_its_classes_and_gets_others() {
 
     // Cut at the picture before the pooling, the mean is ours.
     let before = onnx.layer_values().into_iter().rev().find(|v| v.starts_with("head")).unwrap().to_string();
-    let mut earlier = Base::load(&onnx, &input, Some(&before), &options).unwrap();
+    let mut earlier = Base::load(&onnx, &input, Some(&before), None, &options).unwrap();
     let pool = earlier.pooling();
     let mean = pool(&earlier.probe.run(&picture).unwrap()[0]);
     assert!(features.iter().zip(&mean).all(|(a, b)| (a - b).abs() < 1e-4 * (1.0 + a.abs())));
@@ -44,7 +44,7 @@ fn a_classifier_is_cut_before_its_classes_and_gets_others() {
             resize: None,
             activation: Some(Activation::Softmax),
         };
-        let made = base.with_head(&onnx, &head, &metadata).unwrap();
+        let made = base.with_head(&onnx, None, &head, &metadata).unwrap();
         let made = OnnxModel::parse(&made).unwrap();
         assert_eq!(Metadata::from_properties(&made.properties()).unwrap(), metadata);
         let contract = made.contract(&InputHint::default()).unwrap();
@@ -70,7 +70,7 @@ fn what_is_no_feature_is_refused_by_name() {
     let bytes = model();
     let onnx = OnnxModel::parse(&bytes).unwrap();
     let input = onnx.contract(&InputHint::default()).unwrap().input;
-    let refused = |cut: &str| Base::load(&onnx, &input, Some(cut), &LoadOptions { threads: 1 }).err().unwrap();
+    let refused = |cut: &str| Base::load(&onnx, &input, Some(cut), None, &LoadOptions { threads: 1 }).err().unwrap();
     let error = refused("nowhere");
     assert!(matches!(&error, TrainError::Base(why) if why.contains("nowhere")), "{error}");
 }

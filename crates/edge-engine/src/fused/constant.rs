@@ -2,6 +2,7 @@
 
 use super::graph::Quant;
 use crate::onnx::Release;
+use edge_kernels::Window;
 use std::collections::HashMap;
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto, tensor_proto::DataType};
 
@@ -62,7 +63,7 @@ pub struct Constants<'a> {
 impl<'a> Constants<'a> {
     /// All of them. `values` are those of the graph's initializers that they have not themselves; `release` is told of values
     /// that have been used.
-    pub fn of(graph: &'a GraphProto, values: &[&'a [u8]], release: Option<&'a Release<'a>>) -> Constants<'a> {
+    pub(crate) fn of(graph: &'a GraphProto, values: &[&'a [u8]], release: Option<&'a Release<'a>>) -> Constants<'a> {
         let own = |proto: &'a TensorProto| Tensor { proto, raw: &proto.raw_data };
         let full = |(proto, raw): (&'a TensorProto, &&'a [u8])| match raw.is_empty() {
             true => own(proto),
@@ -92,7 +93,7 @@ impl<'a> Constants<'a> {
     }
 
     /// The values of a constant have been used and are not needed again.
-    pub fn done(&self, name: &str) {
+    pub(crate) fn done(&self, name: &str) {
         if let (Some(release), Some(constant)) = (self.release, self.found.get(name)) {
             release(constant.tensor.raw);
         }
@@ -120,7 +121,7 @@ impl<'a> Constants<'a> {
     }
 
     /// The tensor of this name, as it is stored.
-    pub fn get(&self, name: &str) -> Option<Tensor<'a>> {
+    pub(crate) fn get(&self, name: &str) -> Option<Tensor<'a>> {
         self.found.get(name).map(|c| c.tensor)
     }
 
@@ -130,13 +131,13 @@ impl<'a> Constants<'a> {
     }
 
     /// Whether a constant is stored in 8-bit numbers.
-    pub fn is_bytes(&self, name: &str) -> bool {
+    pub(crate) fn is_bytes(&self, name: &str) -> bool {
         let bytes = |t: Tensor<'_>| matches!(t.data_type(), Some(DataType::Int8 | DataType::Uint8));
         self.found.get(name).is_some_and(|c| c.scales.is_some() && bytes(c.tensor))
     }
 
     /// A constant that is stored in 8-bit numbers.
-    pub fn bytes(&self, name: &str) -> Option<Whole> {
+    pub(crate) fn bytes(&self, name: &str) -> Option<Whole> {
         let constant = self.found.get(name).filter(|_| self.is_bytes(name))?;
         let scales = constant.scales.as_ref()?;
         let (inner, count) = scales.layout(constant.tensor)?;
@@ -317,5 +318,41 @@ impl<'a> Attributes<'a> {
             Some([h, w]) => Some([usize::try_from(*h).ok()?, usize::try_from(*w).ok()?]),
             Some(_) => None,
         }
+    }
+
+    /// The window of a convolution or of pooling over a picture of `input` height and width; else why it has none.
+    pub fn window(&self, input: [usize; 2], kernel: [usize; 2]) -> Result<Window, String> {
+        let fail = || String::from("its strides, dilations or pads are not of a picture");
+        let stride = self.pair("strides", 1).ok_or_else(fail)?;
+        let dilation = self.pair("dilations", 1).ok_or_else(fail)?;
+        let (before, after) = match self.text("auto_pad") {
+            "" | "NOTSET" => match self.ints("pads") {
+                None => ([0; 2], [0; 2]),
+                Some(pads) => {
+                    let pads: Vec<usize> = pads
+                        .iter()
+                        .map(|p| usize::try_from(*p).ok().filter(|p| *p < 1 << 16))
+                        .collect::<Option<_>>()
+                        .ok_or_else(fail)?;
+                    let [top, left, bottom, right] = pads[..] else { return Err(fail()) };
+                    ([top, left], [bottom, right])
+                }
+            },
+            "VALID" => ([0; 2], [0; 2]),
+            same @ ("SAME_UPPER" | "SAME_LOWER") => {
+                let mut pads = ([0; 2], [0; 2]);
+                for i in 0..2 {
+                    let reach = kernel[i].checked_sub(1).and_then(|k| k.checked_mul(dilation[i])).ok_or_else(fail)? + 1;
+                    let out = input[i].div_ceil(stride[i].max(1));
+                    let total = ((out - 1) * stride[i] + reach).saturating_sub(input[i]);
+                    pads.0[i] = if same == "SAME_UPPER" { total / 2 } else { total.div_ceil(2) };
+                    pads.1[i] = total - pads.0[i];
+                }
+                pads
+            }
+            other => return Err(format!("auto_pad {other}")),
+        };
+        Window::new(input, kernel, stride, dilation, before, after)
+            .ok_or_else(|| "its window does not fit the picture".into())
     }
 }

@@ -17,8 +17,7 @@ mod step;
 
 use crate::OnnxModel;
 use crate::onnx::node_name;
-use constant::Constants;
-pub use constant::{Attributes, tensor_floats};
+pub use constant::{Attributes, Constants, tensor_floats};
 use edge_kernels::{Isa, Threads};
 use edge_package::InputSpec;
 use graph::{Form, Value};

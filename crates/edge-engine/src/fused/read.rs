@@ -2,7 +2,6 @@
 
 use super::constant::{Attributes, Constants, dims, quant};
 use super::graph::{Conv, Dense, Filter, Form, Id, Kind, Layer, OPEN, Op, Value};
-use edge_kernels::Window;
 use edge_package::InputSpec;
 use edge_vision::Layout;
 use std::collections::{HashMap, HashSet};
@@ -213,44 +212,6 @@ impl<'a> Reader<'a> {
         self.limits(node, limits)
     }
 
-    /// The window of a convolution or of pooling.
-    fn window(node: &NodeProto, value: &Value, kernel: [usize; 2]) -> Result<Window, Refusal> {
-        let attributes = Attributes(node);
-        let fail = || Refusal::from("its strides, dilations or pads are not of a picture");
-        let stride = attributes.pair("strides", 1).ok_or_else(fail)?;
-        let dilation = attributes.pair("dilations", 1).ok_or_else(fail)?;
-        let input = [value.h, value.w];
-        let (before, after) = match attributes.text("auto_pad") {
-            "" | "NOTSET" => match attributes.ints("pads") {
-                None => ([0; 2], [0; 2]),
-                Some(pads) => {
-                    let pads: Vec<usize> = pads
-                        .iter()
-                        .map(|p| usize::try_from(*p).ok().filter(|p| *p < 1 << 16))
-                        .collect::<Option<_>>()
-                        .ok_or_else(fail)?;
-                    let [top, left, bottom, right] = pads[..] else { return Err(fail()) };
-                    ([top, left], [bottom, right])
-                }
-            },
-            "VALID" => ([0; 2], [0; 2]),
-            same @ ("SAME_UPPER" | "SAME_LOWER") => {
-                let mut pads = ([0; 2], [0; 2]);
-                for i in 0..2 {
-                    let reach = kernel[i].checked_sub(1).and_then(|k| k.checked_mul(dilation[i])).ok_or_else(fail)? + 1;
-                    let out = input[i].div_ceil(stride[i].max(1));
-                    let total = ((out - 1) * stride[i] + reach).saturating_sub(input[i]);
-                    pads.0[i] = if same == "SAME_UPPER" { total / 2 } else { total.div_ceil(2) };
-                    pads.1[i] = total - pads.0[i];
-                }
-                pads
-            }
-            other => return Err(format!("auto_pad {other}")),
-        };
-        Window::new(input, kernel, stride, dilation, before, after)
-            .ok_or_else(|| "its window does not fit the picture".into())
-    }
-
     fn conv(&self, node: &NodeProto) -> Result<(Op, Vec<Id>, Value), Refusal> {
         let (id, value) = self.value(node, 0)?;
         if value.form != Form::Nchw {
@@ -278,7 +239,7 @@ impl<'a> Reader<'a> {
                 self.floats(node, 2).map(|(_, v)| v).filter(|v| v.len() == outputs).ok_or("its bias is no constant")?
             }
         };
-        let window = Self::window(node, value, [kh, kw])?;
+        let window = Attributes(node).window([value.h, value.w], [kh, kw])?;
         let made = Value { h: window.output[0], w: window.output[1], c: outputs, ..value.clone() };
         let filter = Some(Filter { name: name.clone(), scale: None });
         let conv = Conv {
@@ -400,7 +361,8 @@ impl<'a> Reader<'a> {
             return Err("with ceil_mode or indices, or not of (N,C,H,W)".into());
         }
         let kernel = attributes.ints("kernel_shape").and_then(|_| attributes.pair("kernel_shape", 1));
-        let window = Self::window(node, value, kernel.ok_or("it has no kernel_shape of a picture")?)?;
+        let kernel = kernel.ok_or("it has no kernel_shape of a picture")?;
+        let window = attributes.window([value.h, value.w], kernel)?;
         let made = Value { h: window.output[0], w: window.output[1], ..value.clone() };
         Ok((Op::MaxPool(window), vec![id], made))
     }

@@ -471,3 +471,37 @@ proptest! {
         let _ = folder.csv(text, &Options { multi_label, ..plain() });
     }
 }
+
+#[test]
+fn what_has_not_changed_is_not_decoded_again() {
+    let folder = Folder::new();
+    folder.classes(&[("a", 3), ("b", 3)]);
+    let memory = tempfile::tempdir().unwrap();
+    let options = Options { memory: Some(memory.path().join("new/looks")), ..plain() };
+    let told = |options: &Options| {
+        let mut seen = 0;
+        let read = read(
+            &Source::Folder(folder.0.path().to_owned()),
+            options,
+            &mut |done, _| seen = done,
+            &AtomicBool::new(false),
+        );
+        (read.unwrap().photos, seen)
+    };
+    let (first, seen) = told(&options);
+    assert_eq!(seen, 6);
+    let (again, seen) = told(&options);
+    assert_eq!((&again, seen), (&first, 0));
+    // Another picture in the same place, one that cannot be decoded, and a damaged record.
+    fs::copy(folder.path("b/1.png"), folder.path("a/1.png")).unwrap();
+    let (changed, seen) = told(&options);
+    assert_eq!((changed[1].digest, seen), (first[4].digest, 1));
+    folder.write("a/0.png", "nothing");
+    let file = memory.path().join("new/looks");
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[8 + 50] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    let found = folder.read(&options).unwrap();
+    assert_eq!((found.photos.len(), found.corrupt.len()), (5, 1));
+    assert_eq!(found.photos, folder.read(&plain()).unwrap().photos);
+}

@@ -46,6 +46,34 @@ pub struct Args {
     #[arg(long, value_name = "NODE")]
     pub cut: Option<String>,
 
+    /// Train the base, too, from this layer or block on (a name in the file or how it begins, such as block14)
+    #[arg(long, value_name = "NAME")]
+    pub unfreeze: Option<String>,
+
+    /// Passes over the photos with --unfreeze, after those of the head alone
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "unfreeze")]
+    pub unfreeze_epochs: usize,
+
+    /// Adam's rate with --unfreeze, at its highest: it rises in --unfreeze-warm-up epochs, then falls to zero
+    #[arg(long, value_name = "RATE", default_value_t = 3e-4, requires = "unfreeze")]
+    pub unfreeze_lr: f64,
+
+    /// Epochs, or a part of one, in which the rate of --unfreeze rises
+    #[arg(long, value_name = "EPOCHS", default_value_t = 1.0, requires = "unfreeze")]
+    pub unfreeze_warm_up: f64,
+
+    /// Pull of unfrozen weights back to where they began
+    #[arg(long, value_name = "AMOUNT", default_value_t = 0.0, requires = "unfreeze")]
+    pub unfreeze_decay: f32,
+
+    /// Keep the mean of the weights over the steps, of which each leaves this share; 0 for none
+    #[arg(long, value_name = "SHARE", default_value_t = 0.98, requires = "unfreeze")]
+    pub unfreeze_average: f32,
+
+    /// Of another photo, mix up to this share into each, and into what is wanted of it (manifold mixup)
+    #[arg(long, value_name = "SHARE", default_value_t = 0.4, requires = "unfreeze")]
+    pub unfreeze_mix: f32,
+
     /// Passes over the photos
     #[arg(long, value_name = "N", default_value_t = 30)]
     pub epochs: usize,
@@ -167,6 +195,17 @@ impl Args {
         }
         if !(0.0..1.0).contains(&self.label_smoothing) {
             bail!("--label-smoothing {}: a share from 0 to below 1 is needed", self.label_smoothing);
+        }
+        for (name, value, most) in [
+            ("--unfreeze-lr", self.unfreeze_lr, 1.0),
+            ("--unfreeze-warm-up", self.unfreeze_warm_up, 1e6),
+            ("--unfreeze-decay", f64::from(self.unfreeze_decay), 1e6),
+            ("--unfreeze-mix", f64::from(self.unfreeze_mix), 0.5),
+            ("--unfreeze-average", f64::from(self.unfreeze_average), 0.99999),
+        ] {
+            if !(0.0..=most).contains(&value) {
+                bail!("{name} {value}: 0 to {most} is possible");
+            }
         }
         let monitor = match self.monitor.as_str() {
             "val_accuracy" => Monitor::ValAccuracy,

@@ -4,6 +4,7 @@ mod args;
 mod outputs;
 mod photos;
 mod show;
+mod tune;
 
 use crate::{model, out};
 use anyhow::{Context, bail};
@@ -15,8 +16,9 @@ use edge_train::base::Base;
 use edge_train::fit::{self, Fitted, Set, Settings};
 use edge_train::head::{Head, Loss};
 use edge_train::history::{Candidate, Epoch};
+use edge_train::tail::Tail;
 use edge_vision::Preprocess;
-use outputs::{Outcome, Outputs};
+use outputs::{Assemble, Outcome, Outputs};
 use photos::Features;
 pub use show::bar;
 use std::convert::Infallible;
@@ -49,8 +51,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
     let data = photos::read(args, &resolved, &input, &stop)?;
     show::data(&data)?;
+    let (at, unfreeze) = (args.cut.as_deref(), args.unfreeze.as_deref());
     let mut cut =
-        Base::load(&base, &input, args.cut.as_deref(), &model::load_options(args.threads)).with_context(base_name)?;
+        Base::load(&base, &input, at, unfreeze, &model::load_options(args.threads)).with_context(base_name)?;
     out::tell(format_args!(
         "{}: cut at {:?}, {} features from {}x{} pixels",
         args.base.display(),
@@ -59,6 +62,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         input.width,
         input.height
     ));
+    let tail = cut.read_tail(&base).with_context(base_name)?;
+    if let (Some(part), Some(tail)) = (&cut.tail, &tail) {
+        show::tail(part, tail);
+    }
     let look = photos::Look { input: &input, preprocess, resize, decode: resolved.decode };
     let features = Features::compute(args, &resolved, &onnx, &mut cut, &look, &data, &stop)?;
     outputs.contact_sheet(args, &resolved, &data, &look)?;
@@ -69,23 +76,31 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         resize: Some(edge_package::Resize { size: Some((input.width, input.height)), ..resize }),
         activation: Some(if args.multi_label { Activation::Sigmoid } else { Activation::Softmax }),
     };
-    let assemble = |head: &Head| cut.with_head(&base, head, &metadata).map_err(anyhow::Error::from);
+    let assemble =
+        |tail: Option<&Tail>, head: &Head| cut.with_head(&base, tail, head, &metadata).map_err(anyhow::Error::from);
 
     let all = candidates(args, &resolved, cut.width(), data.classes.len(), &data.class_weights(&resolved));
     let trained = train(&all, &features, &stop, &outputs, &assemble)?;
-    let Some((settings, fitted, table)) = trained else {
+    let Some((settings, mut fitted, table)) = trained else {
         bail!(
             "interrupted before the first epoch ended; the features are kept, and the same command goes on from there"
         );
     };
+    let tail = match tail {
+        Some(tail) if !fitted.interrupted => {
+            tune::run(args, settings, &mut fitted, tail, &features, &stop, &outputs, &assemble)?
+        }
+        _ => None,
+    };
     if fitted.interrupted {
         out::tell(format_args!("interrupted; what is written is the best of {} epochs", fitted.history.len()));
     }
-    let bytes = assemble(&fitted.head)?;
+    let bytes = assemble(tail.as_ref(), &fitted.head)?;
     outputs.write(&Outcome {
         args,
         settings,
         fitted: &fitted,
+        tail: tail.as_ref(),
         candidates: &table,
         data: &data,
         features: &features,
@@ -159,14 +174,14 @@ fn train<'a>(
     features: &Features,
     stop: &AtomicBool,
     outputs: &Outputs,
-    assemble: &dyn Fn(&Head) -> anyhow::Result<Vec<u8>>,
+    assemble: &Assemble<'_>,
 ) -> anyhow::Result<Option<Trained<'a>>> {
     let (training, validation) = (features.train(), features.validation());
     if let [(_, settings)] = candidates {
         show::heading()?;
         let each = |head: &Head, epoch: &Epoch, best: bool| {
             show::epoch(epoch, best)?;
-            outputs.checkpoint(head, epoch, best, assemble)
+            outputs.checkpoint(None, head, epoch, best, assemble)
         };
         let fitted = fit::fit(settings, training, validation, stop, each)?;
         return Ok(fitted.map(|fitted| (settings, fitted, vec![])));
@@ -192,7 +207,7 @@ fn train<'a>(
     for epoch in &fitted.history {
         show::epoch(epoch, epoch.epoch == fitted.best.epoch)?;
     }
-    outputs.checkpoint(&fitted.head, &fitted.best, true, assemble)?;
+    outputs.checkpoint(None, &fitted.head, &fitted.best, true, assemble)?;
     Ok(Some((&candidates[at].1, fitted, table)))
 }
 

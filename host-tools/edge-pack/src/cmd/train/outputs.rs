@@ -1,7 +1,8 @@
 //! What a training writes: the model, checkpoints, the report, the numbers.
 
 use super::args::{Args, Resolved};
-use super::photos::{Data, Features, Look};
+use super::photos::{Data, Features, Look, Part};
+use super::tune;
 use crate::out;
 use anyhow::Context;
 use edge_train::checkpoint::Template;
@@ -11,12 +12,16 @@ use edge_train::history::{Candidate, Epoch};
 use edge_train::photos::Photo;
 use edge_train::report::{self, Report};
 use edge_train::sheet;
+use edge_train::tail::Tail;
 use edge_vision::DecodeOptions;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// Photos on the contact sheet of augmentation.
 const SHEET: usize = 6;
+
+/// Makes a model's file.
+pub type Assemble<'a> = dyn Fn(Option<&Tail>, &Head) -> anyhow::Result<Vec<u8>> + 'a;
 
 /// Where everything goes.
 pub struct Outputs {
@@ -33,6 +38,8 @@ pub struct Outcome<'a> {
     pub args: &'a Args,
     pub settings: &'a Settings,
     pub fitted: &'a Fitted,
+    /// What was unfrozen, where that made it better.
+    pub tail: Option<&'a Tail>,
     pub candidates: &'a [Candidate],
     pub data: &'a Data,
     pub features: &'a Features,
@@ -70,13 +77,14 @@ impl Outputs {
     /// Writes a checkpoint, where the epoch deserves one.
     pub fn checkpoint(
         &self,
+        tail: Option<&Tail>,
         head: &Head,
         epoch: &Epoch,
         best: bool,
-        assemble: &dyn Fn(&Head) -> anyhow::Result<Vec<u8>>,
+        assemble: &Assemble<'_>,
     ) -> anyhow::Result<()> {
         let Some(template) = self.checkpoint.as_ref().filter(|_| best || self.save_all) else { return Ok(()) };
-        out::write_file(Path::new(&template.name(epoch)), &assemble(head)?, 0o644)
+        out::write_file(Path::new(&template.name(epoch)), &assemble(tail, head)?, 0o644)
     }
 
     /// Writes what augmentation does to a few photos.
@@ -96,9 +104,10 @@ impl Outputs {
     pub fn write(&self, outcome: &Outcome<'_>) -> anyhow::Result<()> {
         let Outcome { args, settings, fitted, candidates, data, features, .. } = outcome;
         out::write_file(&self.onnx, outcome.onnx, 0o644)?;
-        let predict = |photos: &[Photo], set| features.predictions(&fitted.head, photos, set, args.multi_label);
-        let validation = predict(&data.validation, features.validation());
-        let train = predict(&data.train, features.train());
+        let model = (outcome.tail, &fitted.head);
+        let predict = |photos: &[Photo], part| features.predictions(model, photos, part, args);
+        let validation = predict(&data.validation, Part::Validation)?;
+        let train = predict(&data.train, Part::Train)?;
         let metrics = report::metrics(data.classes.len(), &validation);
         let details = json!({
             "base": args.base.display().to_string(),
@@ -109,6 +118,7 @@ impl Outputs {
             "augment": args.augment,
             "views": features.views(),
             "training": settings,
+            "unfreeze": args.unfreeze.as_ref().map(|name| json!({"name": name, "tuning": tune::tuning(args)})),
         });
         let command: Vec<String> = std::env::args().map(|a| quoted(&a)).collect();
         let page = report::html(&Report {

@@ -7,14 +7,15 @@ use edge_engine::EngineError;
 use edge_package::{InputSpec, Resize, preprocess_json, resize_json};
 use edge_train::TrainError;
 use edge_train::base::Base;
-use edge_train::features::{Cache, Id, extract};
+use edge_train::features::{Cache, Convert, Id, Kind, Target, extract};
 use edge_train::fit::{Set, logits};
 use edge_train::head::Head;
 use edge_train::history::Prediction;
 use edge_train::photos::{self, Options, Photo, Source};
 use edge_train::sheet::View;
+use edge_train::tail::{self, Tail};
 use edge_vision::{Augment, DecodeOptions, Picture, Preprocess, ResizeSpec, Resizer, Transform};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -49,6 +50,7 @@ pub fn read(args: &Args, resolved: &Resolved, input: &InputSpec, stop: &AtomicBo
         threads: model::load_options(args.threads).threads,
         decode: resolved.decode,
         input: Some((input.width, input.height)),
+        memory: Some(resolved.cache.join("photos.looks")),
     };
     let collection = |path: &Path, classes: Option<Vec<String>>| {
         let csv = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
@@ -133,9 +135,15 @@ fn view_seed(seed: u64, photo: &Photo, view: usize) -> u64 {
     hasher.finalize().as_bytes().first_chunk().map_or(0, |b| u64::from_le_bytes(*b))
 }
 
+/// Which photos.
+#[derive(Clone, Copy)]
+pub enum Part {
+    Train,
+    Validation,
+}
+
 /// Feature vectors of all photos.
 pub struct Features {
-    width: usize,
     classes: usize,
     /// Views of each training photo, the photo as it is first.
     views: usize,
@@ -143,6 +151,18 @@ pub struct Features {
     train_wanted: Vec<f32>,
     validation: Vec<f32>,
     validation_wanted: Vec<f32>,
+    /// Where there is a tail to train.
+    activations: Option<Activations>,
+}
+
+/// What the unfrozen tail reads of each photo.
+struct Activations {
+    train: Cache,
+    /// In float32, so that what is told of the validation photos is what the model that is written says of them.
+    validation: Cache,
+    /// Each photo's views one after the other, as in [`Features`].
+    train_ids: Vec<Id>,
+    validation_ids: Vec<Id>,
 }
 
 impl Features {
@@ -172,17 +192,49 @@ impl Features {
             *hasher.finalize().as_bytes()
         };
         let ids: Vec<Id> = jobs.iter().map(id).collect();
-        let key = json!({
-            "engine": env!("CARGO_PKG_VERSION"),
-            "base": blake3::hash(onnx).to_hex().to_string(),
-            "cut": base.cut,
-            "input": [look.input.width, look.input.height],
-            "preprocess": preprocess_json(&look.preprocess),
-            "resize": resize_json(&look.resize),
-            "exif": look.decode.exif_orientation,
-        });
-        let key = blake3::hash(key.to_string().as_bytes());
-        let mut cache = Cache::open(&resolved.cache, key.as_bytes(), base.width(), &ids.iter().copied().collect())?;
+        let (trained, all) = (data.train.len(), data.train.len() + data.validation.len());
+        // A training photo's views one after the other.
+        let view_of = |photo: usize, view: usize| match view {
+            0 => photo,
+            _ => all + photo * (views - 1) + view - 1,
+        };
+        let train_ids: Vec<Id> = (0..trained)
+            .flat_map(|photo| (0..views).map(move |view| (photo, view)))
+            .map(|(p, v)| ids[view_of(p, v)])
+            .collect();
+        let validation_ids = ids[trained..all].to_vec();
+        let key = |more: Value| {
+            let mut key = json!({
+                "engine": env!("CARGO_PKG_VERSION"),
+                "base": blake3::hash(onnx).to_hex().to_string(),
+                "cut": base.cut,
+                "input": [look.input.width, look.input.height],
+                "preprocess": preprocess_json(&look.preprocess),
+                "resize": resize_json(&look.resize),
+                "exif": look.decode.exif_orientation,
+            });
+            if let (Value::Object(key), Value::Object(more)) = (&mut key, more) {
+                key.extend(more);
+            }
+            blake3::hash(key.to_string().as_bytes())
+        };
+        let open = |kind, width, more: Value, wanted: &[Id]| {
+            Cache::open(&resolved.cache, key(more).as_bytes(), kind, width, wanted.iter().copied().collect())
+        };
+        let mut cache = open(Kind::Features, base.width(), json!({}), &ids)?;
+        let mut activations = match &base.tail {
+            None => None,
+            Some(tail) => {
+                let width = base.tail_shape().iter().product();
+                let named = |stored: &str| json!({"cut": tail.value, "stored": stored});
+                Some(Activations {
+                    train: open(Kind::HalfActivations, width, named("float16"), &train_ids)?,
+                    validation: open(Kind::Activations, width, named("float32"), &validation_ids)?,
+                    train_ids: train_ids.clone(),
+                    validation_ids: validation_ids.clone(),
+                })
+            }
+        };
         let bar = show::bar(0, "computing features", "pictures");
         let prepare = |job: usize| {
             let (photo, view) = jobs[job];
@@ -191,38 +243,40 @@ impl Features {
             });
             look.tensor(&photo.path, change.as_ref())
         };
-        let pooling = base.pooling();
+        let (pooling, activation): (Convert, Convert) = (Box::new(base.pooling()), Box::new(base.tail_layout()));
+        let mut targets = vec![Target { cache: &mut cache, value: 0, convert: &pooling }];
+        if let Some(activations) = &mut activations {
+            for cache in [&mut activations.train, &mut activations.validation] {
+                targets.push(Target { cache, value: 1, convert: &activation });
+            }
+        }
         let progress = |done: usize, all: usize| {
             bar.set_length(all as u64);
             bar.set_position(done as u64);
         };
-        let done = extract(&mut cache, &mut base.probe, &ids, prepare, pooling, stop, progress);
+        let done = extract(&mut targets, &mut base.probe, &ids, prepare, stop, progress);
         bar.finish_and_clear();
         done?;
-        let vector = |at: usize| -> anyhow::Result<&[f32]> {
-            Ok(cache.get(&ids[at]).ok_or_else(|| EngineError::Run("a feature vector is missing".into()))?)
+        let vector = |id: &Id| -> anyhow::Result<&[f32]> {
+            Ok(cache.get(id).ok_or_else(|| EngineError::Run("a feature vector is missing".into()))?)
         };
-        let (trained, all) = (data.train.len(), data.train.len() + data.validation.len());
-        let mut train = Vec::with_capacity(trained * views * base.width());
-        for photo in 0..trained {
-            train.extend(vector(photo)?);
-            for view in 1..views {
-                train.extend(vector(all + photo * (views - 1) + view - 1)?);
-            }
+        let mut train = Vec::with_capacity(train_ids.len() * base.width());
+        for id in &train_ids {
+            train.extend(vector(id)?);
         }
         let mut validation = vec![];
-        for photo in trained..all {
-            validation.extend(vector(photo)?);
+        for id in &validation_ids {
+            validation.extend(vector(id)?);
         }
         let classes = data.classes.len();
         Ok(Features {
-            width: base.width(),
             classes,
             views,
             train,
             train_wanted: wanted(&data.train, classes),
             validation,
             validation_wanted: wanted(&data.validation, classes),
+            activations,
         })
     }
 
@@ -241,18 +295,42 @@ impl Features {
         Set { features: &self.validation, views: 1, wanted: &self.validation_wanted }
     }
 
-    /// What a head says of photos.
-    pub fn predictions(&self, head: &Head, photos: &[Photo], set: Set<'_>, independent: bool) -> Vec<Prediction> {
-        debug_assert_eq!(self.width, head.layers.first().map_or(0, |l| l.inputs));
+    /// What the tail reads of training and validation photos, where there is one.
+    pub fn activations(&self, part: Part) -> Option<tail::Activations<'_>> {
+        let all = self.activations.as_ref()?;
+        let (cache, ids, views, wanted) = match part {
+            Part::Train => (&all.train, &all.train_ids, self.views, &self.train_wanted),
+            Part::Validation => (&all.validation, &all.validation_ids, 1, &self.validation_wanted),
+        };
+        Some(tail::Activations { cache, ids, views, wanted })
+    }
+
+    /// What a head, and a tail where there is one, says of photos.
+    pub fn predictions(
+        &self,
+        (tail, head): (Option<&Tail>, &Head),
+        photos: &[Photo],
+        part: Part,
+        args: &Args,
+    ) -> anyhow::Result<Vec<Prediction>> {
         let activation =
-            if independent { edge_package::Activation::Sigmoid } else { edge_package::Activation::Softmax };
-        let all = logits(head, set, self.classes);
+            if args.multi_label { edge_package::Activation::Sigmoid } else { edge_package::Activation::Softmax };
+        let set = match part {
+            Part::Train => self.train(),
+            Part::Validation => self.validation(),
+        };
+        let all = match (tail, self.activations(part)) {
+            (Some(tail), Some(activations)) => {
+                tail::logits(tail, head, activations, model::load_options(args.threads).threads)?
+            }
+            _ => logits(head, set, self.classes),
+        };
         let prediction = |(photo, logits): (&Photo, &[f32])| {
             let mut scores = vec![];
             edge_engine::decision::scores(activation, logits, &mut scores);
             Prediction { photo: photo.path.clone(), truth: photo.truth.first().copied().unwrap_or_default(), scores }
         };
-        photos.iter().zip(all.chunks_exact(self.classes)).map(prediction).collect()
+        Ok(photos.iter().zip(all.chunks_exact(self.classes)).map(prediction).collect())
     }
 }
 

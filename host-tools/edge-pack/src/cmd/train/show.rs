@@ -3,6 +3,7 @@
 use super::photos::Data;
 use crate::out;
 use edge_train::history::{Candidate, Epoch};
+use edge_train::tail::{Part, Tail};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// A bar on standard error, silent where that is no terminal.
@@ -29,6 +30,25 @@ pub fn data(data: &Data) -> anyhow::Result<()> {
         data.classes.len()
     ));
     Ok(())
+}
+
+/// What is unfrozen.
+pub fn tail(part: &Part, tail: &Tail) {
+    let weights: usize = tail.parameters().iter().map(|p| p.values.len()).sum();
+    let more = if part.widened { ", the nearest value before it that everything goes through" } else { "" };
+    out::tell(format_args!(
+        "unfrozen behind {:?}{more}: {:.1} million weights in {} tensors",
+        part.value,
+        weights as f64 / 1e6,
+        tail.parameters().len()
+    ));
+}
+
+/// What is ahead, where an epoch takes so many seconds.
+pub fn estimate(epochs: usize, seconds: f64) {
+    let all = seconds * epochs as f64;
+    let all = if all < 120.0 { format!("{all:.0} s") } else { format!("{:.0} min", all / 60.0) };
+    out::tell(format_args!("about {all} for {epochs} epochs of the unfrozen base ({seconds:.0} s each)"));
 }
 
 /// The heads of the columns of [`epoch`].
