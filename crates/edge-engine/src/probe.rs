@@ -35,9 +35,7 @@ impl Probe {
     /// Computes the values for one preprocessed picture of shape [`InputSpec::shape`].
     pub fn run(&mut self, tensor: &[f32]) -> Result<&[Vec<f32>], EngineError> {
         self.runner.run(tensor)?;
-        for (i, value) in self.values.iter_mut().enumerate() {
-            self.runner.copy(i, tensor, value)?;
-        }
+        self.runner.copy_all(tensor, &mut self.values)?;
         Ok(&self.values)
     }
 }

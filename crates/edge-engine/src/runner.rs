@@ -137,6 +137,21 @@ impl Runner {
         }
     }
 
+    /// Copies all values of the last run, of the picture `tensor`.
+    pub fn copy_all(&self, tensor: &[f32], into: &mut [Vec<f32>]) -> Result<(), EngineError> {
+        let mut own = vec![];
+        for (at, values) in into.iter_mut().enumerate() {
+            match (self.values[at], &self.fused) {
+                (Source::Own(output), Some(_)) => own.push((output, &mut values[..])),
+                _ => self.copy(at, tensor, values)?,
+            }
+        }
+        if let Some(network) = &self.fused {
+            network.copy_outputs(tensor, own);
+        }
+        Ok(())
+    }
+
     /// Copies a value of the last run, of the picture `tensor`, in ONNX' order. `into` has as many values as its dimensions say.
     pub fn copy(&self, value: usize, tensor: &[f32], into: &mut [f32]) -> Result<(), EngineError> {
         match (self.values[value], &self.fused, &self.stock) {

@@ -28,6 +28,7 @@ pub fn fuse(layers: Vec<Layer>, values: &[Value], constants: &Constants<'_>, out
     fuser.sweep();
     fuser.absorb_forward();
     fuser.write_bytes();
+    fuser.drop_limits();
     fuser.absorb_read();
     fuser.materialise_scales();
     fuser.pair();
@@ -118,6 +119,26 @@ impl Fuser<'_> {
             let Some(source) = self.only_source(inputs[0]) else { continue };
             if self.layers[source].as_ref().is_some_and(|l| self.on_bytes(l)) {
                 self.replace(source, at);
+            }
+        }
+    }
+
+    /// Limits that a quantization imposes anyway, as that of a rectifier before a zero point of 0.
+    fn drop_limits(&mut self) {
+        for at in 0..self.layers.len() {
+            let Some(Layer { op: Op::Quantize, inputs, output, .. }) = &self.layers[at] else { continue };
+            let (Some(quant), Some(source)) = (self.values[*output].quant, self.only_source(inputs[0])) else {
+                continue;
+            };
+            let Some(Layer { op: Op::Limits(limits), inputs, nodes, .. }) = &self.layers[source] else { continue };
+            if self.values[inputs[0]].quant.is_some() || quant.limits(*limits) != quant.limits(OPEN) {
+                continue;
+            }
+            let (read, nodes) = (inputs[0], nodes.clone());
+            if let Some(layer) = &mut self.layers[at] {
+                layer.inputs[0] = read;
+                layer.nodes.splice(0..0, nodes);
+                self.layers[source] = None;
             }
         }
     }

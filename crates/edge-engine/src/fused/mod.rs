@@ -229,31 +229,61 @@ impl Network {
             into.copy_from_slice(picture);
             return;
         }
-        let (values, padded) = (step::lend(input, picture, &self.plan.memory), self.isa.padded(value.c));
-        match value.form {
-            Form::Nhwc | Form::FlatHwc => {
-                for (target, pixel) in into.chunks_exact_mut(value.c).zip(values.chunks_exact(padded)) {
-                    target.copy_from_slice(&pixel[..value.c]);
-                }
-            }
-            Form::Nchw | Form::FlatChw => {
-                // A few pixels of all channels at a time: what is read and what is written stay in the cache.
-                const BLOCK: usize = 32;
-                let pixels = value.pixels();
-                for first in (0..pixels).step_by(BLOCK) {
-                    let last = (first + BLOCK).min(pixels);
-                    for channel in 0..value.c {
-                        let target = &mut into[channel * pixels + first..channel * pixels + last];
-                        let source = values[first * padded + channel..].iter().step_by(padded);
-                        target.iter_mut().zip(source).for_each(|(t, v)| *t = *v);
-                    }
-                }
-            }
+        in_order(value, step::lend(input, picture, &self.plan.memory), self.isa.padded(value.c), into);
+    }
+
+    /// Copies several outputs, on all of its threads.
+    pub fn copy_outputs(&self, picture: &[f32], into: Vec<(usize, &mut [f32])>) {
+        let mut shares: Vec<Vec<(usize, &mut [f32])>> = (0..self.threads.count()).map(|_| vec![]).collect();
+        let mut load = vec![0; shares.len()];
+        for (output, values) in into {
+            let least = (0..load.len()).min_by_key(|t| load[*t]).unwrap_or_default();
+            load[least] += values.len();
+            shares[least].push((output, values));
         }
+        let (outputs, plan, isa) = (&self.outputs, &self.plan, self.isa);
+        let memory = &plan.memory;
+        std::thread::scope(|scope| {
+            for share in shares {
+                scope.spawn(move || {
+                    for (output, into) in share {
+                        let (value, input) = (&outputs[output], plan.outputs[output]);
+                        match input {
+                            Input::Picture => into.copy_from_slice(picture),
+                            _ => in_order(value, step::lend(input, picture, memory), isa.padded(value.c), into),
+                        }
+                    }
+                });
+            }
+        });
     }
 
     /// What its steps are, and how long each took in the last run.
     pub fn steps(&self) -> impl Iterator<Item = (&StepInfo, Duration)> {
         self.infos.iter().zip(self.times.iter().copied())
+    }
+}
+
+/// The values of a picture of padded pixels in ONNX' order.
+fn in_order(value: &Value, values: &[f32], padded: usize, into: &mut [f32]) {
+    match value.form {
+        Form::Nhwc | Form::FlatHwc => {
+            for (target, pixel) in into.chunks_exact_mut(value.c).zip(values.chunks_exact(padded)) {
+                target.copy_from_slice(&pixel[..value.c]);
+            }
+        }
+        Form::Nchw | Form::FlatChw => {
+            // A few pixels of all channels at a time: what is read and what is written stay in the cache.
+            const BLOCK: usize = 32;
+            let pixels = value.pixels();
+            for first in (0..pixels).step_by(BLOCK) {
+                let last = (first + BLOCK).min(pixels);
+                for channel in 0..value.c {
+                    let target = &mut into[channel * pixels + first..channel * pixels + last];
+                    let source = values[first * padded + channel..].iter().step_by(padded);
+                    target.iter_mut().zip(source).for_each(|(t, v)| *t = *v);
+                }
+            }
+        }
     }
 }

@@ -271,6 +271,18 @@ impl Prepared {
         Ok(encode(graph, &raised(&self.rest, self.opset)))
     }
 
+    /// A file whose weights alone are int8: rounded so that outputs change least, biases corrected.
+    pub fn int8_weights(&self) -> Result<Vec<u8>, QuantizeError> {
+        let places = places(&self.graph, &HashSet::new(), &self.outputs);
+        let mut weights = self.weights(&places, &self.scales(&places))?;
+        // Constants that several layers share are rounded once, for all of them alike.
+        let uses = self.graph.uses();
+        weights.retain(|node, _| uses.get(&self.graph.nodes[*node].input[1]) == Some(&1));
+        let mut graph = self.graph.clone();
+        qdq::weights_only(&mut graph, &places, false, &weights).map_err(QuantizeError::Graph)?;
+        Ok(encode(graph, &raised(&self.rest, self.opset)))
+    }
+
     /// Every range by this method.
     pub fn set_method(&mut self, method: Method) {
         self.methods = self.histograms.keys().map(|name| (name.clone(), method)).collect();
@@ -431,7 +443,7 @@ fn sampled(shape: &Shape, values: &[f32], most: usize, seed: u64) -> Vec<f32> {
 pub fn weights_only(model: &OnnxModel<'_>, target: Target) -> Result<Vec<u8>, QuantizeError> {
     let (mut graph, rest, opset, outputs) = read(model)?;
     let places = all_places(&graph, &outputs)?;
-    qdq::weights_only(&mut graph, &places, target == Target::Half).map_err(QuantizeError::Graph)?;
+    qdq::weights_only(&mut graph, &places, target == Target::Half, &HashMap::new()).map_err(QuantizeError::Graph)?;
     Ok(encode(graph, &raised(&rest, opset)))
 }
 

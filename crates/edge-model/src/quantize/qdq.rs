@@ -5,6 +5,7 @@
 //! fuse into int8 kernels, and what the engine lowers.
 
 use super::places::{Layer, Places, Role, inputs};
+use super::round::{Order, Rounded, scales, to_nearest};
 use crate::graph::{Graph, floats_to_raw, int};
 use edge_engine::pb::{NodeProto, tensor_proto::DataType};
 use std::collections::{BTreeMap, HashMap};
@@ -167,8 +168,14 @@ pub fn fit_bias(scales: &mut [f32], bias: &[f32], input: f32) {
     }
 }
 
-/// Weights alone in fewer bytes, computed with in float32: float16, or int8 with a scale per output.
-pub fn weights_only(graph: &mut Graph, places: &Places, half: bool) -> Result<(), String> {
+/// Weights alone in fewer bytes, computed with in float32: float16, or int8 with a scale per output. `rounded` are those of
+/// layers that were rounded before, with their biases.
+pub fn weights_only(
+    graph: &mut Graph,
+    places: &Places,
+    half: bool,
+    rounded: &HashMap<usize, Weights>,
+) -> Result<(), String> {
     let mut made: HashMap<String, String> = HashMap::new();
     let mut nodes: Vec<NodeProto> = vec![];
     for layer in places.layers.iter().filter(|l| matches!(l.role, Role::Conv | Role::Dense)) {
@@ -186,7 +193,13 @@ pub fn weights_only(graph: &mut Graph, places: &Places, half: bool) -> Result<()
                 graph.op("Cast", &format!("{name}/float32"), &[&stored], vec![int("to", DataType::Float as i64)])?
             } else {
                 let axis = if layer.role == Role::Dense { 1 } else { 0 };
-                let plain = super::round::nearest(&values, &dims, axis);
+                let plain = match rounded.get(&layer.node) {
+                    Some(known) => Rounded { values: known.values.clone(), scales: known.scales.clone() },
+                    None => {
+                        let order = Order::new(&dims, axis);
+                        to_nearest(&values, &order, scales(&values, &order, &[]))
+                    }
+                };
                 let count = plain.scales.len();
                 let bytes = plain.values.iter().map(|v| *v as u8).collect();
                 let stored = graph.add(&format!("{name}/quantized"), &dims, DataType::Int8, bytes);
@@ -200,6 +213,12 @@ pub fn weights_only(graph: &mut Graph, places: &Places, half: bool) -> Result<()
             made.insert(name.clone(), new);
         }
         graph.nodes[layer.node].input[1].clone_from(&made[&name]);
+        if let Some(known) = rounded.get(&layer.node) {
+            let bias = graph.floats(&format!("{name}/bias"), &[known.bias.len()], &known.bias);
+            let node = &mut graph.nodes[layer.node];
+            node.input.truncate(2);
+            node.input.push(bias);
+        }
     }
     // Constants first: everything may read them.
     nodes.append(&mut graph.nodes);

@@ -51,13 +51,6 @@ fn scale(most: f32) -> f32 {
     if most > 1e-30 { most / 127.0 } else { 1.0 }
 }
 
-/// Each weight to the nearest step; the largest of an output is ±127.
-pub fn nearest(values: &[f32], dims: &[usize], axis: usize) -> Rounded {
-    let order = Order::new(dims, axis);
-    let scales: Vec<f32> = order.largest(values).into_iter().map(scale).collect();
-    to_nearest(values, &order, scales)
-}
-
 /// Each weight to the nearest step of the given scales.
 pub fn to_nearest(values: &[f32], order: &Order, scales: Vec<f32>) -> Rounded {
     let mut rounded = vec![0; values.len()];
@@ -293,7 +286,7 @@ mod tests {
         for (dims, axis) in [([4, 6], 0), ([6, 4], 1)] {
             let values: Vec<f32> = (0..24).map(|_| noise(&mut seed)).collect();
             let order = Order::new(&dims, axis);
-            let rounded = nearest(&values, &dims, axis);
+            let rounded = to_nearest(&values, &order, order.largest(&values).into_iter().map(scale).collect());
             for o in 0..4 {
                 assert!((0..6).any(|i| rounded.values[order.at(o, i)].abs() == 127));
                 for i in 0..6 {

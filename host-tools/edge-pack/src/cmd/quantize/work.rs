@@ -94,6 +94,9 @@ impl Quantized {
             "method": match kind {
                 Kind::Int8 => "post-training, QDQ, weights per channel rounded by second moments, biases corrected",
                 Kind::F16 => "weights rounded to float16",
+                Kind::Int8Weights if self.calibrating > 0 => {
+                    "weights per channel rounded by second moments, biases corrected"
+                }
                 Kind::Int8Weights => "weights per channel rounded to the nearest",
             },
             "agreement": trial.map(|t| round(t.agreement.share())),
@@ -143,7 +146,17 @@ pub fn quantize(
     };
     let bench = Bench { manifest, load, photos: &photos, stop };
     if kind != Kind::Int8 {
-        result.onnx = weights_only(&model, kind.target())?;
+        result.onnx = match &calibration {
+            None => weights_only(&model, kind.target())?,
+            Some(calibration) => {
+                let options = Options { equalize: 0.0, ..options(how, load) };
+                let which: Vec<usize> = (0..calibration.len()).collect();
+                let (stages, input) = (Stages::new(), &manifest.input);
+                let ready = Prepared::new(&model, input, calibration, &which, &options, stop, &mut stages.hear())?;
+                stages.done();
+                ready.int8_weights()?
+            }
+        };
         result.float = bench.verdicts(onnx, "float")?;
         let verdicts = bench.verdicts(&result.onnx, kind.name())?;
         result.trials.push(Trial {
@@ -257,9 +270,10 @@ fn read_photos(
     manifest: &Manifest,
     stop: &AtomicBool,
 ) -> anyhow::Result<(Option<Photos>, Option<Photos>)> {
+    // float16 needs none.
+    let calibrates = kind != Kind::F16;
     let wanted = how.photos.unwrap_or(CALIBRATING);
     let all = how.calibration.as_deref().map(|f| photos::listed(f, "--calibration")).transpose()?;
-    let calibrates = kind == Kind::Int8;
     // Where all are needed for one thing, a third is kept for the other.
     let count = all.as_ref().map_or(0, |all| match (&how.validation, calibrates) {
         (_, false) => 0,
