@@ -225,6 +225,14 @@ fn int8() -> Result<Outcome> {
         script.arg(root().join("tests/reference/random_networks.py")).arg("--edge-pack").arg(built("edge-pack")?);
         proved.push(format!("{isa}: {}", output(script.env("EDGE_ISA", isa).args(["--count", "60"]))?.trim()));
     }
+    // Our own quantizer's file, by the same measure.
+    let own = work()?.join("own-int8.onnx");
+    let folder = photos[0].parent().context("a photo without a folder")?;
+    let mut quantize = Command::new(built("edge-pack")?);
+    quantize.arg("quantize").arg(root().join(bench::DEFAULT)).arg("--calibration").arg(folder).arg("-o").arg(&own);
+    output(&mut quantize)?;
+    let line = compare(&own, &[], &own, &photos, &truth, &["--plain", "--tolerance", "0.05"]).context("our quantizer's")?;
+    proved.push(format!("our quantizer's: {line}, {}", layers(&own, "", &photos)?));
     let xception = bench::quantized(&bench::xception(&work()?, 299)?, &work()?, "u8")?;
     proved.push(format!("Xception: {}", layers(&xception, "", &photos[..1])?));
     Ok(Outcome::Proved(format!("all layers in int8; {}", proved.join("; "))))
