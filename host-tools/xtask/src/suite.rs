@@ -231,7 +231,8 @@ fn int8() -> Result<Outcome> {
     let mut quantize = Command::new(built("edge-pack")?);
     quantize.arg("quantize").arg(root().join(bench::DEFAULT)).arg("--calibration").arg(folder).arg("-o").arg(&own);
     output(&mut quantize)?;
-    let line = compare(&own, &[], &own, &photos, &truth, &["--plain", "--tolerance", "0.05"]).context("our quantizer's")?;
+    let line =
+        compare(&own, &[], &own, &photos, &truth, &["--plain", "--tolerance", "0.05"]).context("our quantizer's")?;
     proved.push(format!("our quantizer's: {line}, {}", layers(&own, "", &photos)?));
     let xception = bench::quantized(&bench::xception(&work()?, 299)?, &work()?, "u8")?;
     proved.push(format!("Xception: {}", layers(&xception, "", &photos[..1])?));

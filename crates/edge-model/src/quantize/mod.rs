@@ -167,7 +167,7 @@ impl Prepared {
             options: options.clone(),
             equalized,
         };
-        prepared.measure(&places, &ranges, input, pictures, which, stop, progress)?;
+        prepared.measure(&places, &ranges, input, (pictures, which), stop, progress)?;
         Ok(prepared)
     }
 
@@ -177,8 +177,7 @@ impl Prepared {
         places: &Places,
         ranges: &BTreeMap<String, Ranges>,
         input: &InputSpec,
-        pictures: &dyn Pictures,
-        which: &[usize],
+        (pictures, which): (&dyn Pictures, &[usize]),
         stop: &AtomicBool,
         progress: &mut Progress<'_>,
     ) -> Result<(), QuantizeError> {

@@ -169,10 +169,8 @@ impl Ranges {
             let (eights, rest) = channel.as_chunks::<8>();
             let mut ends = ([least[c]; 8], [most[c]; 8]);
             for eight in eights {
-                for i in 0..8 {
-                    ends.0[i] = ends.0[i].min(eight[i]);
-                    ends.1[i] = ends.1[i].max(eight[i]);
-                }
+                ends.0.iter_mut().zip(eight).for_each(|(l, v)| *l = l.min(*v));
+                ends.1.iter_mut().zip(eight).for_each(|(m, v)| *m = m.max(*v));
             }
             least[c] = ends.0.iter().chain(rest).fold(f32::INFINITY, |l, v| l.min(*v));
             most[c] = ends.1.iter().chain(rest).fold(f32::NEG_INFINITY, |m, v| m.max(*v));

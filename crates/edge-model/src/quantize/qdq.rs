@@ -8,6 +8,7 @@ use super::places::{Layer, Places, Role, inputs};
 use super::round::{Order, Rounded, scales, to_nearest};
 use crate::graph::{Graph, floats_to_raw, int};
 use edge_engine::pb::{NodeProto, tensor_proto::DataType};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 /// How a value becomes bytes: round(x / scale) + zero, limited to those of its type.
@@ -90,9 +91,9 @@ impl Recipe<'_> {
         for (at, mut node) in nodes.into_iter().enumerate() {
             if let Some(layer) = layers.get(&at) {
                 for value in inputs(&node, layer.role).to_vec() {
-                    if !dequantized.contains_key(&value) {
-                        let name = self.around(&mut graph, &value)?;
-                        dequantized.insert(value, name);
+                    if let Entry::Vacant(place) = dequantized.entry(value) {
+                        let name = self.around(&mut graph, place.key())?;
+                        place.insert(name);
                     }
                 }
                 let count = inputs(&node, layer.role).len();
@@ -148,7 +149,7 @@ impl Recipe<'_> {
         let steps: Vec<f32> = weights.scales.iter().map(|w| w * input.scale).collect();
         let whole = |(bias, step): (&f32, &f32)| (f64::from(*bias) / f64::from(*step)).round_ties_even();
         let values: Vec<f64> = weights.bias.iter().zip(&steps).map(whole).collect();
-        if values.iter().any(|v| !(v.abs() <= 2.0 * MOST_BIAS)) {
+        if !values.iter().all(|v| v.abs() <= 2.0 * MOST_BIAS) {
             return Err(format!("{name:?} does not fit int32"));
         }
         let bytes = values.iter().flat_map(|v| (*v as i32).to_le_bytes()).collect();

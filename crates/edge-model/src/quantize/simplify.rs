@@ -20,7 +20,7 @@ fn dense(graph: &mut Graph, at: usize) {
     let node = graph.nodes[at].clone();
     let attributes = Attributes(&node);
     let gemm = node.op_type == "Gemm";
-    if !gemm && !(node.op_type == "MatMul" && is_vector(graph, &node.input[0], 64)) {
+    if !(gemm || node.op_type == "MatMul" && is_vector(graph, &node.input[0], 64)) {
         return;
     }
     if node.input.len() < 2 || attributes.int("transA", 0) != 0 {

@@ -93,7 +93,11 @@ pub fn search(
     let mut count = 1;
     while count <= MOST.min(worst.len()) {
         let with: HashSet<String> = kept.iter().chain(worst[..count].iter().map(|w| &w.0)).cloned().collect();
-        let layers = if count == 1 { "the worst layer".into() } else { format!("the {count} worst layers") };
+        let layers = match &worst[..count] {
+            [one] => one.0.clone(),
+            [one, two] => format!("{}, {}", one.0, two.0),
+            _ => format!("the {count} layers that matter most"),
+        };
         let before = if what.is_empty() { String::new() } else { format!("{what}, ") };
         trials.push(attempt(format!("in float: {before}{layers}"), &with)?);
         if trials.last().is_some_and(|t| surely(&t.agreement, goal)) {
