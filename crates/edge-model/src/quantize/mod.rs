@@ -19,6 +19,8 @@ mod qdq;
 mod range;
 mod round;
 mod simplify;
+#[cfg(test)]
+mod tests;
 
 use crate::graph::Graph;
 pub use agreement::{Agreement, SignalToNoise, Verdicts};
