@@ -29,7 +29,8 @@ impl Graph {
                     input.clone_from(new);
                 }
             }
-            let output = node.output.first().cloned().unwrap_or_default();
+            // What nobody can read does nothing.
+            let Some(output) = node.output.first().filter(|o| !o.is_empty()).cloned() else { continue };
             if let Some(tensor) = graph.made_constant(&node) {
                 graph.keep(TensorProto { name: output, ..tensor })?;
             } else if passes(&node) && !outputs.contains(output.as_str()) {

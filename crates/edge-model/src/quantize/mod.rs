@@ -37,7 +37,7 @@ use qdq::{Recipe, Scale, Weights};
 use range::Histogram;
 pub use range::Method;
 use round::{Moments, Order};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
@@ -133,7 +133,12 @@ impl Prepared {
         let places = all_places(&graph, &outputs)?;
         // Equalization wants the shapes of everything, ranges only of what is quantized.
         let onnx = encode_copy(&graph, &rest, opset);
-        let names: Vec<String> = graph.nodes.iter().flat_map(|n| n.output.first().cloned()).collect();
+        let around = |l: &places::Layer| {
+            let node = &graph.nodes[l.node];
+            [l.output.clone(), node.output[0].clone()].into_iter().chain(places::inputs(node, l.role).to_vec())
+        };
+        let names: BTreeSet<String> = places.layers.iter().flat_map(around).collect();
+        let names: Vec<String> = names.into_iter().collect();
         let values: Vec<String> = places.values.keys().cloned().collect();
         let shapes = shapes(&onnx, input, names, &options.load)?;
         let mut observer = Observer::load(&onnx, input, values.clone(), &options.load)?;
@@ -250,9 +255,11 @@ impl Prepared {
         let made: HashSet<&String> = self.graph.nodes.iter().flat_map(|n| &n.output).collect();
         let moved = |name: &String| {
             let maker = self.graph.nodes.iter().find(|n| n.output.contains(name));
-            maker.is_none_or(|m| matches!(m.op_type.as_str(), "Transpose" | "Pad") && !made.contains(&m.input[0]))
+            maker.is_none_or(|m| {
+                matches!(m.op_type.as_str(), "Transpose" | "Pad") && !m.input.first().is_some_and(|i| made.contains(i))
+            })
         };
-        let first = |n: &&edge_engine::pb::NodeProto| n.op_type == "Conv" && moved(&n.input[0]);
+        let first = |n: &&edge_engine::pb::NodeProto| n.op_type == "Conv" && n.input.first().is_some_and(moved);
         self.graph.nodes.iter().filter(first).map(|n| node_key(n).to_string()).collect()
     }
 

@@ -34,6 +34,7 @@ pub fn role(graph: &Graph, node: &NodeProto) -> Result<Role, String> {
     let computed = |name: &String| graph.constant(name).is_none();
     match node.op_type.as_str() {
         _ if !matches!(node.domain.as_str(), "" | "ai.onnx") => Err("an operator of another domain".into()),
+        _ if node.input.first().is_none_or(|i| i.is_empty()) => Err("it reads nothing".into()),
         "Conv" if weights(4) => Ok(Role::Conv),
         "Gemm" if weights(2) && Attributes(node).int("transB", 0) == 0 => Ok(Role::Dense),
         "Conv" | "Gemm" | "MatMul" => Err(format!("{} without constant weights of a layer", node.op_type)),

@@ -20,10 +20,13 @@ fn dense(graph: &mut Graph, at: usize) {
     let node = graph.nodes[at].clone();
     let attributes = Attributes(&node);
     let gemm = node.op_type == "Gemm";
+    if node.input.len() < 2 {
+        return;
+    }
     if !(gemm || node.op_type == "MatMul" && is_vector(graph, &node.input[0], 64)) {
         return;
     }
-    if node.input.len() < 2 || attributes.int("transA", 0) != 0 {
+    if attributes.int("transA", 0) != 0 {
         return;
     }
     let Some([rows, columns]) = graph.constant(&node.input[1]).and_then(|w| <[i64; 2]>::try_from(&w.dims[..]).ok())
@@ -127,7 +130,8 @@ pub fn raise_opset(graph: &mut Graph, opset: i64) -> Result<i64, String> {
             same if SAME.contains(&same) => {}
             // From 13 on over one axis; before, over all from that axis on: the same for (N, K).
             "Softmax" | "LogSoftmax"
-                if matches!(attributes.int("axis", 1), 1 | -1) && is_vector(graph, &node.input[0], 64) =>
+                if matches!(attributes.int("axis", 1), 1 | -1)
+                    && node.input.first().is_some_and(|i| is_vector(graph, i, 64)) =>
             {
                 graph.nodes[at].attribute = vec![crate::graph::int("axis", -1)];
             }
