@@ -81,8 +81,7 @@ pub fn search(
         let all = if what.is_empty() { name.to_string() } else { format!("{what}, {name}") };
         trials.push(attempt(format!("in float: {all}"), &with)?);
         let (before, after) = (&trials[best].agreement, &trials[trials.len() - 1].agreement);
-        let needed = before.share() < goal && after.share() > before.share();
-        if after.snr - before.snr >= pays || needed {
+        if after.snr - before.snr >= pays {
             (best, kept, what) = (trials.len() - 1, with, all);
         }
     }
@@ -106,16 +105,13 @@ pub fn search(
         }
         count *= 2;
     }
-    // Of those that meet it the one with the least noise: that tells more than a photo or two.
-    let order = |a: &usize, b: &usize| {
-        let key = |i: &usize| -> (f64, f64) {
-            let a = &trials[*i].agreement;
-            if a.share() >= goal { (1.0, a.snr) } else { (0.0, a.share()) }
-        };
-        let (a, b) = (key(a), key(b));
-        a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1))
+    // What meets it with the least in float; if nothing does, what comes nearest.
+    let nearest = |a: &usize, b: &usize| {
+        let (a, b) = (&trials[*a].agreement, &trials[*b].agreement);
+        a.share().total_cmp(&b.share()).then(a.snr.total_cmp(&b.snr))
     };
-    let best = (0..trials.len()).max_by(order).unwrap_or_default();
+    let meets = trials.iter().position(|t| t.agreement.share() >= goal);
+    let best = meets.or_else(|| (0..trials.len()).max_by(nearest)).unwrap_or_default();
     Ok((trials, best))
 }
 
