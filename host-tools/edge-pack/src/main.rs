@@ -3,6 +3,7 @@
 mod cmd;
 mod model;
 mod out;
+mod progress;
 mod recipe;
 
 use clap::{Parser, Subcommand};

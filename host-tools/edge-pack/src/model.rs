@@ -3,7 +3,7 @@
 use crate::out;
 use crate::recipe::RecipeArgs;
 use anyhow::{Context, bail};
-use edge_device::Classifier;
+use edge_device::{Classifier, Prepared, Recipe};
 use edge_engine::LoadOptions;
 use edge_model::keras::{ImportOptions, Imported, Progress};
 use edge_package::{MAGIC, TrustPolicy, VerifiedPackage};
@@ -97,10 +97,15 @@ pub fn load(path: &Path, recipe_args: &RecipeArgs, options: &LoadOptions) -> any
         let package = open_package(path, &TrustPolicy::default())?;
         return Classifier::from_package(&package, options).with_context(context);
     }
-    let recipe = edge_device::Recipe { numbered_labels: true, ..recipe_args.resolve(name_of(path))? };
-    let prepared = recipe.prepare(&read_onnx(path, recipe_args)?, options).with_context(context)?;
+    Ok(prepare(path, &read_onnx(path, recipe_args)?, recipe_args, options)?.classifier)
+}
+
+/// Loads the ONNX file that `path` is or became under the given options, and tells what was taken from where.
+pub fn prepare(path: &Path, onnx: &[u8], recipe_args: &RecipeArgs, options: &LoadOptions) -> anyhow::Result<Prepared> {
+    let recipe = Recipe { numbered_labels: true, ..recipe_args.resolve(name_of(path))? };
+    let prepared = recipe.prepare(onnx, options).with_context(|| path.display().to_string())?;
     tell(path, &prepared.notes);
-    Ok(prepared.classifier)
+    Ok(prepared)
 }
 
 /// Prints what was taken from where, on standard error.

@@ -224,12 +224,7 @@ impl Network {
 
     /// Copies an output of the last run, in ONNX' order.
     pub fn copy_output(&self, output: usize, picture: &[f32], into: &mut [f32]) {
-        let (value, input) = (&self.outputs[output], self.plan.outputs[output]);
-        if input == Input::Picture {
-            into.copy_from_slice(picture);
-            return;
-        }
-        in_order(value, step::lend(input, picture, &self.plan.memory), self.isa.padded(value.c), into);
+        copy(&self.outputs[output], self.plan.outputs[output], picture, &self.plan.memory, self.isa, into);
     }
 
     /// Copies several outputs, on all of its threads.
@@ -242,16 +237,11 @@ impl Network {
             shares[least].push((output, values));
         }
         let (outputs, plan, isa) = (&self.outputs, &self.plan, self.isa);
-        let memory = &plan.memory;
         std::thread::scope(|scope| {
             for share in shares {
                 scope.spawn(move || {
                     for (output, into) in share {
-                        let (value, input) = (&outputs[output], plan.outputs[output]);
-                        match input {
-                            Input::Picture => into.copy_from_slice(picture),
-                            _ => in_order(value, step::lend(input, picture, memory), isa.padded(value.c), into),
-                        }
+                        copy(&outputs[output], plan.outputs[output], picture, &plan.memory, isa, into);
                     }
                 });
             }
@@ -264,8 +254,13 @@ impl Network {
     }
 }
 
-/// The values of a picture of padded pixels in ONNX' order.
-fn in_order(value: &Value, values: &[f32], padded: usize, into: &mut [f32]) {
+/// A value in ONNX' order, out of where it lies in pixels padded to whole vectors.
+fn copy(value: &Value, input: Input, picture: &[f32], memory: &step::Memory, isa: Isa, into: &mut [f32]) {
+    if input == Input::Picture {
+        into.copy_from_slice(picture);
+        return;
+    }
+    let (values, padded) = (step::lend(input, picture, memory), isa.padded(value.c));
     match value.form {
         Form::Nhwc | Form::FlatHwc => {
             for (target, pixel) in into.chunks_exact_mut(value.c).zip(values.chunks_exact(padded)) {

@@ -104,8 +104,7 @@ impl Prepared {
         let mut found: Vec<(f64, String)> = vec![];
         for (at, layer) in all.layers.iter().enumerate().filter(|(_, l)| used.contains(&l.node)) {
             let node = &self.graph.nodes[layer.node];
-            let value = all.values.get(&node.input[0]).unwrap_or(&node.input[0]);
-            let method = self.methods.get(value).copied().unwrap_or(Method::Mse);
+            let method = self.method(all.values.get(&node.input[0]).unwrap_or(&node.input[0]));
             let alone = self.tried.iter().find(|t| t.0 == method).and_then(|t| t.1.get(at)).copied();
             found.push((alone.unwrap_or(f64::INFINITY), node_key(node).into()));
         }
@@ -138,7 +137,7 @@ impl Prepared {
             let read = &node.input[0];
             let value = all.values.get(read).unwrap_or(read);
             let histogram = self.histograms.get(value);
-            let method = self.methods.get(value).copied().unwrap_or(Method::Mse);
+            let method = self.method(value);
             found.push(LayerNoise {
                 node: node_key(node).into(),
                 operator: node.op_type.clone(),

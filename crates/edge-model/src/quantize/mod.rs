@@ -297,7 +297,12 @@ impl Prepared {
     }
 
     fn scales(&self, places: &Places) -> BTreeMap<String, Scale> {
-        self.scales_by(places, |name| self.methods.get(name).copied().unwrap_or(Method::Mse))
+        self.scales_by(places, |name| self.method(name))
+    }
+
+    /// How the range of a value is chosen.
+    fn method(&self, value: &str) -> Method {
+        self.methods.get(value).copied().unwrap_or(Method::Mse)
     }
 
     fn scales_by(&self, places: &Places, method: impl Fn(&str) -> Method) -> BTreeMap<String, Scale> {

@@ -276,8 +276,7 @@ mod tests {
     use super::*;
 
     fn noise(seed: &mut u64) -> f32 {
-        *seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (*seed >> 40) as f32 / (1 << 23) as f32 - 1.0
+        (edge_vision::random::split_mix(seed) >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 
     #[test]

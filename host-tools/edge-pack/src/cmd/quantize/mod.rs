@@ -7,7 +7,7 @@ mod search;
 mod show;
 mod work;
 
-use super::train::stop_flag;
+use crate::progress::stop_flag;
 use crate::{model, out};
 use anyhow::{Context, bail};
 pub use args::{Args, How, Kind};
@@ -28,11 +28,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let onnx = model::read_onnx(&args.model, &args.recipe)?;
     let load = model::load_options(args.threads);
-    let recipe = edge_device::Recipe { numbered_labels: true, ..args.recipe.resolve(model::name_of(&args.model))? };
-    let prepared = recipe.prepare(&onnx, &load).with_context(context)?;
-    model::tell(&args.model, &prepared.notes);
-    let manifest = prepared.classifier.manifest().clone();
-    drop(prepared);
+    let manifest = model::prepare(&args.model, &onnx, &args.recipe, &load)?.classifier.manifest().clone();
     let (bytes, made) = quantize(&onnx, &manifest, (&args.how, args.target), load).with_context(context)?;
     let output = args.output();
     if let Some(report) = &args.report {

@@ -1,6 +1,6 @@
 //! Photos to calibrate with and to compare on, as the device would see them.
 
-use crate::{cmd::train, out};
+use crate::{out, progress};
 use anyhow::bail;
 use edge_model::quantize::Pictures;
 use edge_package::{Label, Manifest};
@@ -68,7 +68,7 @@ pub fn read(
     stop: &AtomicBool,
 ) -> anyhow::Result<Photos> {
     let decode = DecodeOptions { exif_orientation: manifest.exif_orientation };
-    let bar = train::bar(paths.len(), what, "photos");
+    let bar = progress::bar(paths.len(), what, "photos");
     let next = AtomicUsize::new(0);
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let mut found: Vec<(usize, Result<Picture, String>)> = std::thread::scope(|scope| {

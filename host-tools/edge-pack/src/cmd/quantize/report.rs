@@ -55,7 +55,7 @@ fn headline(made: &Quantized) -> String {
         ("Size", format!("{:.1} MB", made.onnx.len() as f64 / 1e6), format!("of {:.1}", made.float_bytes as f64 / 1e6)),
         (
             "Time",
-            format!("{:.1} ms", millis(trial.time)),
+            format!("{:.1} ms", millis(trial.verdicts.time)),
             format!("{:.1} in float, on this machine", millis(made.float.time)),
         ),
     ])
@@ -85,7 +85,7 @@ fn trade_off(made: &Quantized) -> String {
             t.agreement.snr,
             accuracy(t.accuracy),
             t.bytes as f64 / 1e6,
-            millis(t.time),
+            millis(t.verdicts.time),
             t.float.len()
         );
     }
@@ -98,7 +98,7 @@ fn scatter(made: &Quantized) -> String {
     if made.trials.is_empty() {
         return "<p>No photos were given to compare on.</p>\n".into();
     }
-    let times = made.trials.iter().map(|t| millis(t.time)).chain([millis(made.float.time)]);
+    let times = made.trials.iter().map(|t| millis(t.verdicts.time)).chain([millis(made.float.time)]);
     let most = times.fold(0.0, f64::max).max(1e-3) * 1.1;
     let least = made.trials.iter().map(|t| t.agreement.share()).fold(0.99, f64::min) - 0.005;
     let place = |time: f64, share: f64| (60.0 + 560.0 * time / most, 20.0 + 220.0 * (1.0 - share) / (1.0 - least));
@@ -122,7 +122,7 @@ fn scatter(made: &Quantized) -> String {
     out.push_str("<text x=\"340\" y=\"284\" text-anchor=\"middle\" fill=\"#1B1F24\">ms a photo</text>\n");
     let float = ("float", millis(made.float.time), 1.0, false);
     let points = made.trials.iter().enumerate();
-    let points = points.map(|(i, t)| (t.what.as_str(), millis(t.time), t.agreement.share(), i == made.taken));
+    let points = points.map(|(i, t)| (t.what.as_str(), millis(t.verdicts.time), t.agreement.share(), i == made.taken));
     for (what, time, share, taken) in std::iter::once(float).chain(points) {
         let (x, y) = place(time, share);
         let colour = if taken { "#0B63C5" } else { "#B35900" };

@@ -2,11 +2,10 @@
 
 use super::photos::Photos;
 use super::work::{Bench, spread};
-use crate::cmd::train::bar;
+use crate::progress::bar;
 use anyhow::Context;
 use edge_model::quantize::{Agreement, Pictures, Prepared, Verdicts};
 use std::collections::HashSet;
-use std::time::Duration;
 
 /// Residual sums stay in float where that brings the logits so many dB: the noise of each goes through all blocks to the end.
 const SUMS_PAY: f64 = 1.0;
@@ -29,8 +28,6 @@ pub struct Trial {
     pub accuracy: Option<f64>,
     /// Size of the file.
     pub bytes: usize,
-    /// Median time of a photo.
-    pub time: Duration,
     /// The file.
     pub onnx: Vec<u8>,
     /// What it says of the photos.
@@ -66,7 +63,7 @@ pub fn search(
         let mut names: Vec<String> = kept.iter().cloned().collect();
         names.sort();
         let accuracy = accuracy(&verdicts, bench.photos);
-        Ok(Trial { what, float: names, agreement, accuracy, bytes: onnx.len(), time: verdicts.time, onnx, verdicts })
+        Ok(Trial { what, float: names, agreement, accuracy, bytes: onnx.len(), onnx, verdicts })
     };
     let first = if kept.is_empty() { "all in int8" } else { "all in int8 but --keep-float" };
     let mut trials = vec![attempt(first.into(), &kept)?];

@@ -42,7 +42,15 @@ pub fn table(made: &Quantized) -> anyhow::Result<()> {
     row("float", 1.0, "-".into(), made.float_accuracy, made.float_bytes, made.float.time, "")?;
     for (at, t) in made.trials.iter().enumerate() {
         let mark = if at == made.taken { "  taken" } else { "" };
-        row(&t.what, t.agreement.share(), format!("{:.1}", t.agreement.snr), t.accuracy, t.bytes, t.time, mark)?;
+        row(
+            &t.what,
+            t.agreement.share(),
+            format!("{:.1}", t.agreement.snr),
+            t.accuracy,
+            t.bytes,
+            t.verdicts.time,
+            mark,
+        )?;
     }
     Ok(())
 }
@@ -129,7 +137,7 @@ pub fn json(made: &Quantized, kind: Kind, output: &Path, bytes: usize, took: Dur
     let trial = |t: &Trial| {
         json!({
             "what": t.what, "float": t.float, "agreement": round(t.agreement.share()), "snr_db": round(t.agreement.snr),
-            "accuracy": t.accuracy.map(round), "bytes": t.bytes, "ms": millis(t.time),
+            "accuracy": t.accuracy.map(round), "bytes": t.bytes, "ms": millis(t.verdicts.time),
         })
     };
     let layer = |l: &LayerNoise| {

@@ -3,7 +3,7 @@
 use super::args::{How, Kind, Runtime};
 use super::photos::{self, Photos};
 use super::search::{self, Trial, accuracy};
-use crate::cmd::train::bar;
+use crate::progress::bar;
 use anyhow::{Context, bail};
 use edge_engine::{LoadOptions, OnnxModel};
 use edge_model::quantize::{LayerNoise, Method, Options, Pictures, Prepared, QuantizeError, Verdicts, weights_only};
@@ -165,7 +165,6 @@ pub fn quantize(
             agreement: result.float.agreement(&verdicts),
             accuracy: accuracy(&verdicts, &photos),
             bytes: result.onnx.len(),
-            time: verdicts.time,
             onnx: vec![],
             verdicts,
         });

@@ -6,6 +6,7 @@ mod photos;
 mod show;
 mod tune;
 
+use crate::progress::stop_flag;
 use crate::{model, out};
 use anyhow::{Context, bail};
 pub use args::Args;
@@ -20,11 +21,10 @@ use edge_train::tail::Tail;
 use edge_vision::Preprocess;
 use outputs::{Assemble, Outcome, Outputs};
 use photos::Features;
-pub use show::bar;
 use std::convert::Infallible;
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let resolved = args.resolve()?;
@@ -111,19 +111,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Set by an interrupt; a second one ends the process at once.
-pub fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let flag = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // The order matters: the conditional exit looks at the flag before the first signal sets it.
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, flag.clone())
-            .and_then(|_| signal_hook::flag::register(signal, flag.clone()))
-            .context("cannot install signal handlers")?;
-    }
-    Ok(flag)
-}
-
 /// Every combination of what was given with commas.
 fn candidates(
     args: &Args,
@@ -186,7 +173,7 @@ fn train<'a>(
         let fitted = fit::fit(settings, training, validation, stop, each)?;
         return Ok(fitted.map(|fitted| (settings, fitted, vec![])));
     }
-    let bar = show::bar(candidates.len(), "searching", "candidates");
+    let bar = crate::progress::bar(candidates.len(), "searching", "candidates");
     let results = search(candidates, training, validation, stop, &bar)?;
     bar.finish_and_clear();
     let mut best: Option<(usize, Fitted)> = None;

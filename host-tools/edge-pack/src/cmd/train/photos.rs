@@ -1,7 +1,6 @@
 //! Photos to features: reading, splitting, looking, and what the base makes of them.
 
 use super::args::{Args, Resolved};
-use super::show;
 use crate::model;
 use edge_engine::EngineError;
 use edge_package::{InputSpec, Resize, preprocess_json, resize_json};
@@ -55,7 +54,7 @@ pub fn read(args: &Args, resolved: &Resolved, input: &InputSpec, stop: &AtomicBo
     let collection = |path: &Path, classes: Option<Vec<String>>| {
         let csv = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
         let source = if csv { Source::Csv(path.into()) } else { Source::Folder(path.into()) };
-        let bar = show::bar(0, "reading", "photos");
+        let bar = crate::progress::bar(0, "reading", "photos");
         let mut progress = |done: usize, all: usize| {
             bar.set_length(all as u64);
             bar.set_position(done as u64);
@@ -235,7 +234,7 @@ impl Features {
                 })
             }
         };
-        let bar = show::bar(0, "computing features", "pictures");
+        let bar = crate::progress::bar(0, "computing features", "pictures");
         let prepare = |job: usize| {
             let (photo, view) = jobs[job];
             let change = resolved.augment.as_ref().filter(|_| view > 0).map(|augment| {

@@ -4,16 +4,6 @@ use super::photos::Data;
 use crate::out;
 use edge_train::history::{Candidate, Epoch};
 use edge_train::tail::{Part, Tail};
-use indicatif::{ProgressBar, ProgressStyle};
-
-/// A bar on standard error, silent where that is no terminal.
-pub fn bar(length: usize, what: &str, unit: &str) -> ProgressBar {
-    let bar = ProgressBar::new(length as u64);
-    let template = format!("{{msg}} [{{bar:30}}] {{pos}}/{{len}} {unit}, {{eta}} left");
-    bar.set_style(ProgressStyle::with_template(&template).unwrap_or(ProgressStyle::default_bar()));
-    bar.set_message(what.to_string());
-    bar
-}
 
 /// What was found among the photos.
 pub fn data(data: &Data) -> anyhow::Result<()> {

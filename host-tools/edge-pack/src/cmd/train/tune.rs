@@ -44,7 +44,7 @@ pub fn run(
     let start = (&tail, &fitted.head);
     show::estimate(tuning.epochs, tail::seconds(settings, &tuning, start, train, validation)?);
     let steps = train.ids.len() / train.views;
-    let bar = show::bar(steps * tuning.epochs, "fine-tuning", "photos");
+    let bar = crate::progress::bar(steps * tuning.epochs, "fine-tuning", "photos");
     let each = |tail: &Tail, head: &Head, epoch: &Epoch, best: bool| -> anyhow::Result<()> {
         bar.suspend(|| show::epoch(epoch, best))?;
         outputs.checkpoint(Some(tail), head, epoch, best, assemble)
