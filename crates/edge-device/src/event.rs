@@ -85,6 +85,19 @@ pub struct Fault {
     pub error: String,
 }
 
+/// Something that happened to the device and is no classification: a camera that stalled, a package that was reloaded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Notice {
+    /// As in [`Event`], of the moment it was noticed.
+    pub time: String,
+    /// As in [`Event`].
+    pub monotonic_s: f64,
+    /// What kind of thing, in a word for programs: `camera_stalled`, `camera_lost`, `camera_back`, `log_gap`, `reloaded`…
+    pub event: String,
+    /// What happened, for people.
+    pub detail: String,
+}
+
 /// Wall-clock time as the log writes it.
 pub fn wall_time(time: SystemTime) -> String {
     // humantime panics on nothing that a clock can show, but a clock before 1970 is clamped to it.
