@@ -1,7 +1,7 @@
 //! Where quantization hurts: signal to noise of each layer, alone and in the quantized network.
 
 use super::agreement::SignalToNoise;
-use super::observe::{Observer, Shape};
+use super::observe::{Observer, Shape, shared};
 use super::places::{Layer, Places, Role, inputs, node_key, places};
 use super::qdq::{Recipe, Scale, Weights};
 use super::range::Method;
@@ -206,9 +206,14 @@ impl Prepared {
             let keep = |kept: &mut Vec<f32>, _: &Shape, values: &[f32], _: usize| *kept = values.to_vec();
             observer.observe(pictures, &[*picture], &mut values, stop, keep, &mut |_| {})?;
             let (wanted, found) = values.split_at(made.len());
-            for (ratio, (wanted, found)) in ratios.iter_mut().zip(wanted.iter().zip(found)) {
-                ratio.add(wanted.iter().copied(), found.iter().copied());
-            }
+            let pairs = ratios.iter_mut().zip(wanted.iter().zip(found));
+            shared(
+                pairs.collect(),
+                |(_, (wanted, _))| wanted.len(),
+                |(ratio, (wanted, found))| {
+                    ratio.add(wanted.iter().copied(), found.iter().copied());
+                },
+            );
             progress(done + 1, which.len());
         }
         Ok(ratios)

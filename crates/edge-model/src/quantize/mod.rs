@@ -460,6 +460,12 @@ pub fn weights_only(model: &OnnxModel<'_>, target: Target) -> Result<Vec<u8>, Qu
     Ok(encode(graph, &raised(&rest, opset)))
 }
 
+/// The names of the nodes that can be quantized.
+pub fn layers(model: &OnnxModel<'_>) -> Result<Vec<String>, QuantizeError> {
+    let (graph, _, _, outputs) = read(model)?;
+    Ok(all_places(&graph, &outputs)?.layers.iter().map(|l| node_key(&graph.nodes[l.node]).to_string()).collect())
+}
+
 /// The file with this property, whatever it was before.
 pub fn with_property(onnx: &[u8], key: &str, value: &str) -> Result<Vec<u8>, QuantizeError> {
     let mut proto = OnnxModel::parse(onnx)?.whole();

@@ -96,32 +96,37 @@ impl Observer {
         see: impl Fn(&mut T, &Shape, &[f32], usize) + Sync,
         progress: &mut dyn FnMut(usize),
     ) -> Result<(), QuantizeError> {
-        let threads = thread::available_parallelism().map_or(1, |n| n.get());
         for (done, at) in which.iter().enumerate() {
             if stop.load(Ordering::Relaxed) {
                 return Err(QuantizeError::Interrupted);
             }
             let tensor = pictures.tensor(*at).map_err(QuantizeError::Picture)?;
             let values = self.probe.run(&tensor)?;
-            let mut shares: Vec<Vec<(&mut T, &Shape, &Vec<f32>)>> = (0..threads).map(|_| vec![]).collect();
-            let mut load = vec![0; threads];
-            for ((state, shape), values) in states.iter_mut().zip(&self.shapes).zip(values) {
-                let least = (0..threads).min_by_key(|t| load[*t]).unwrap_or_default();
-                load[least] += values.len();
-                shares[least].push((state, shape, values));
-            }
-            thread::scope(|scope| {
-                for share in shares {
-                    let see = &see;
-                    scope.spawn(move || {
-                        share.into_iter().for_each(|(state, shape, values)| see(state, shape, values, *at))
-                    });
-                }
-            });
+            let seen: Vec<(&mut T, &Shape, &Vec<f32>)> =
+                states.iter_mut().zip(&self.shapes).zip(values).map(|((s, shape), v)| (s, shape, v)).collect();
+            shared(seen, |(_, _, values)| values.len(), |(state, shape, values)| see(state, shape, values, *at));
             progress(done + 1);
         }
         Ok(())
     }
+}
+
+/// Does something with each of `items` on all cores, each of which gets about as much of what `size` says.
+pub fn shared<T: Send>(items: Vec<T>, size: impl Fn(&T) -> usize, each: impl Fn(T) + Sync) {
+    let threads = thread::available_parallelism().map_or(1, |n| n.get());
+    let mut shares: Vec<Vec<T>> = (0..threads).map(|_| vec![]).collect();
+    let mut load = vec![0; threads];
+    for item in items {
+        let least = (0..threads).min_by_key(|t| load[*t]).unwrap_or_default();
+        load[least] += size(&item);
+        shares[least].push(item);
+    }
+    thread::scope(|scope| {
+        for share in shares {
+            let each = &each;
+            scope.spawn(move || share.into_iter().for_each(each));
+        }
+    });
 }
 
 /// Which pictures have their channels last.

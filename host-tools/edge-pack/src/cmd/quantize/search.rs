@@ -15,6 +15,8 @@ const FIRST_PAYS: f64 = 0.3;
 const MOST: usize = 32;
 /// Photos that tell how much each layer matters.
 const FEW: usize = 12;
+/// What a layer in float costs in speed, as a share of the file that could be spent on others instead.
+const SLOWER: f64 = 0.003;
 
 /// A file that was tried.
 pub struct Trial {
@@ -41,6 +43,21 @@ pub fn accuracy(verdicts: &Verdicts, photos: &Photos) -> Option<f64> {
     (!pairs.is_empty()).then(|| pairs.iter().filter(|r| **r).count() as f64 / pairs.len() as f64)
 }
 
+/// Whether `asked` is the name of a node, or the beginning of it and `*`.
+fn names(asked: &str, node: &str) -> bool {
+    asked == node || asked.strip_suffix('*').is_some_and(|start| node.starts_with(start))
+}
+
+/// Refuses names of nodes that the model does not have, before anything long is done.
+pub fn check_names(keep: &[String], layers: &[String]) -> anyhow::Result<()> {
+    match keep.iter().find(|k| !layers.iter().any(|n| names(k, n))) {
+        Some(unknown) => anyhow::bail!(
+            "--keep-float {unknown}: no node of this name can be quantized; `edge-pack inspect --plan` lists the nodes"
+        ),
+        None => Ok(()),
+    }
+}
+
 /// Tries files with more and more in float until `goal` is met; gives all, and which is taken.
 pub fn search(
     ready: &Prepared,
@@ -50,12 +67,8 @@ pub fn search(
     goal: f64,
 ) -> anyhow::Result<(Vec<Trial>, usize)> {
     let layers: Vec<(String, String)> = ready.layers().map(|(n, op)| (n.to_string(), op.to_string())).collect();
-    let asked =
-        |name: &str| keep.iter().any(|k| k == name || k.strip_suffix('*').is_some_and(|start| name.starts_with(start)));
-    let mut kept: HashSet<String> = layers.iter().map(|l| l.0.clone()).filter(|n| asked(n)).collect();
-    if let Some(unknown) = keep.iter().find(|k| !layers.iter().any(|(n, _)| n == *k || k.ends_with('*'))) {
-        anyhow::bail!("--keep-float {unknown}: no node of this name can be quantized");
-    }
+    let mut kept: HashSet<String> =
+        layers.iter().map(|l| l.0.clone()).filter(|n| keep.iter().any(|k| names(k, n))).collect();
     let attempt = |what: String, kept: &HashSet<String>| -> anyhow::Result<Trial> {
         let onnx = ready.quantize(kept)?;
         let verdicts = bench.verdicts(&onnx, &what).context("the quantized network")?;
@@ -67,25 +80,31 @@ pub fn search(
     };
     let first = if kept.is_empty() { "all in int8" } else { "all in int8 but --keep-float" };
     let mut trials = vec![attempt(first.into(), &kept)?];
-    let (mut best, mut what) = (0, String::new());
+    let few = Few::new(ready, bench, float);
+    let mut gained = vec![];
     // What costs little time: the sums' noise goes through all blocks to the end, and the first layer is small.
     let sums: Vec<String> = layers.iter().filter(|l| l.1 == "Add").map(|l| l.0.clone()).collect();
+    let mut before = few.snr(&kept)?;
     for (name, nodes, pays) in [("sums", sums, SUMS_PAY), ("the first layer", ready.first(), FIRST_PAYS)] {
         if nodes.iter().all(|n| kept.contains(n)) {
             continue;
         }
         let with: HashSet<String> = kept.iter().cloned().chain(nodes).collect();
-        let all = if what.is_empty() { name.to_string() } else { format!("{what}, {name}") };
-        trials.push(attempt(format!("in float: {all}"), &with)?);
-        let (before, after) = (&trials[best].agreement, &trials[trials.len() - 1].agreement);
-        if after.snr - before.snr >= pays {
-            (best, kept, what) = (trials.len() - 1, with, all);
+        let after = few.snr(&with)?;
+        if after - before >= pays {
+            gained.push(format!("{name} ({:+.1} dB)", after - before));
+            (before, kept) = (after, with);
         }
     }
-    if surely(&trials[best].agreement, goal) {
-        return Ok((trials, best));
+    let what = gained.join(", ");
+    if !what.is_empty() {
+        trials.push(attempt(format!("in float: {what}"), &kept)?);
     }
-    let worst = sensitivity(ready, bench, float, &kept)?;
+    let last = trials.len() - 1;
+    if surely(&trials[last].agreement, goal) {
+        return Ok((trials, last));
+    }
+    let worst = few.sensitivity(&kept)?;
     let mut count = 1;
     while count <= MOST.min(worst.len()) {
         let with: HashSet<String> = kept.iter().chain(worst[..count].iter().map(|w| &w.0)).cloned().collect();
@@ -119,30 +138,49 @@ fn surely(agreement: &Agreement, goal: f64) -> bool {
     share >= goal && share - error >= goal.min(1.0 - 1.0 / agreement.pictures.max(1) as f64)
 }
 
-/// How many dB the logits gain when one more layer is in float, for each that is not yet; the most first.
-fn sensitivity(
-    ready: &Prepared,
-    bench: &Bench<'_>,
-    float: &Verdicts,
-    kept: &HashSet<String>,
-) -> anyhow::Result<Vec<(String, f64)>> {
-    let which = spread(bench.photos.len(), FEW);
-    let float = Verdicts { logits: which.iter().map(|i| float.logits[*i].clone()).collect(), ..Verdicts::default() };
-    let snr = |kept: &HashSet<String>| -> anyhow::Result<f64> {
-        let verdicts = bench.some(&ready.quantize(kept)?, &which, "")?;
-        Ok(float.agreement(&verdicts).snr)
-    };
-    let before = snr(kept)?;
-    let matters = |name: &String| ready.layers().any(|(n, op)| n == name && matches!(op, "Conv" | "Gemm" | "Add"));
-    let layers: Vec<String> = ready.worst(kept).into_iter().filter(matters).collect();
-    let bar = bar(layers.len(), "how much each layer matters", "layers");
-    let mut gains = vec![];
-    for layer in layers {
-        let with: HashSet<String> = kept.iter().chain([&layer]).cloned().collect();
-        gains.push((layer, snr(&with)? - before));
-        bar.inc(1);
+/// Some of the photos, on which the logits' signal to noise says more in less time than counting classes does.
+struct Few<'a> {
+    ready: &'a Prepared,
+    bench: &'a Bench<'a>,
+    which: Vec<usize>,
+    float: Verdicts,
+}
+
+impl<'a> Few<'a> {
+    fn new(ready: &'a Prepared, bench: &'a Bench<'a>, float: &Verdicts) -> Few<'a> {
+        let which = spread(bench.photos.len(), FEW);
+        let logits = which.iter().map(|i| float.logits[*i].clone()).collect();
+        Few { ready, bench, which, float: Verdicts { logits, ..Verdicts::default() } }
     }
-    bar.finish_and_clear();
-    gains.sort_by(|a, b| b.1.total_cmp(&a.1));
-    Ok(gains)
+
+    /// Of the logits, in dB, with these nodes in float.
+    fn snr(&self, kept: &HashSet<String>) -> anyhow::Result<f64> {
+        self.snr_of(&self.ready.quantize(kept)?)
+    }
+
+    fn snr_of(&self, onnx: &[u8]) -> anyhow::Result<f64> {
+        let verdicts = self.bench.some(onnx, &self.which, "")?;
+        Ok(self.float.agreement(&verdicts).snr)
+    }
+
+    /// How many dB the logits gain when one more layer is in float, for what it costs; the most first.
+    fn sensitivity(&self, kept: &HashSet<String>) -> anyhow::Result<Vec<(String, f64)>> {
+        let all = self.ready.quantize(kept)?.len() as f64;
+        let before = self.snr(kept)?;
+        let matters =
+            |name: &String| self.ready.layers().any(|(n, op)| n == name && matches!(op, "Conv" | "Gemm" | "Add"));
+        let layers: Vec<String> = self.ready.worst(kept).into_iter().filter(matters).collect();
+        let bar = bar(layers.len(), "how much each layer matters", "layers");
+        let mut gains = vec![];
+        for layer in layers {
+            let with: HashSet<String> = kept.iter().chain([&layer]).cloned().collect();
+            let onnx = self.ready.quantize(&with)?;
+            let larger = (onnx.len() as f64 - all).max(0.0) / all;
+            gains.push((layer, (self.snr_of(&onnx)? - before) / (larger + SLOWER)));
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        gains.sort_by(|a, b| b.1.total_cmp(&a.1));
+        Ok(gains)
+    }
 }

@@ -125,6 +125,9 @@ pub fn quantize(
     stop: &AtomicBool,
 ) -> anyhow::Result<Quantized> {
     let model = OnnxModel::parse(onnx)?;
+    if !how.keep_float.is_empty() {
+        search::check_names(&how.keep_float, &edge_model::quantize::layers(&model)?)?;
+    }
     let (calibration, comparison) = read_photos(how, kind, manifest, stop)?;
     let mut result = Quantized {
         trials: vec![],
