@@ -15,8 +15,6 @@ const FIRST_PAYS: f64 = 0.3;
 const MOST: usize = 32;
 /// Photos that tell how much each layer matters.
 const FEW: usize = 12;
-/// What a layer in float costs in speed, as a share of the file that could be spent on others instead.
-const SLOWER: f64 = 0.003;
 
 /// A file that was tried.
 pub struct Trial {
@@ -155,17 +153,12 @@ impl<'a> Few<'a> {
 
     /// Of the logits, in dB, with these nodes in float.
     fn snr(&self, kept: &HashSet<String>) -> anyhow::Result<f64> {
-        self.snr_of(&self.ready.quantize(kept)?)
-    }
-
-    fn snr_of(&self, onnx: &[u8]) -> anyhow::Result<f64> {
-        let verdicts = self.bench.some(onnx, &self.which, "")?;
+        let verdicts = self.bench.some(&self.ready.quantize(kept)?, &self.which, "")?;
         Ok(self.float.agreement(&verdicts).snr)
     }
 
-    /// How many dB the logits gain when one more layer is in float, for what it costs; the most first.
+    /// How many dB the logits gain when one more layer is in float, for each; the most first.
     fn sensitivity(&self, kept: &HashSet<String>) -> anyhow::Result<Vec<(String, f64)>> {
-        let all = self.ready.quantize(kept)?.len() as f64;
         let before = self.snr(kept)?;
         let matters =
             |name: &String| self.ready.layers().any(|(n, op)| n == name && matches!(op, "Conv" | "Gemm" | "Add"));
@@ -174,9 +167,7 @@ impl<'a> Few<'a> {
         let mut gains = vec![];
         for layer in layers {
             let with: HashSet<String> = kept.iter().chain([&layer]).cloned().collect();
-            let onnx = self.ready.quantize(&with)?;
-            let larger = (onnx.len() as f64 - all).max(0.0) / all;
-            gains.push((layer, (self.snr_of(&onnx)? - before) / (larger + SLOWER)));
+            gains.push((layer, self.snr(&with)? - before));
             bar.inc(1);
         }
         bar.finish_and_clear();
