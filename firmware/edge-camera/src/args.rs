@@ -1,5 +1,6 @@
 //! The command line, which is the configuration too: every flag but those of [`COMMAND_LINE_ONLY`] is a key of the
-//! configuration file, under the same name and read by the same parser.
+//! configuration file, under the same name and read by the same parser. A flag that is a path says so by its `value_hint`,
+//! so that the file may name it relative to its own folder; `help_heading` says which part of the program it belongs to.
 
 use crate::capture::{Spec, Wanted, parse_rate};
 use crate::units::{Budget, Size, Sync, period, score, span};
@@ -25,7 +26,7 @@ pub const LOG: &str = "Log";
 /// pictures could not be read (with --once). A second SIGTERM or SIGINT ends it at once, with 128 and the
 /// signal's number.
 #[derive(Parser, Debug, Clone)]
-#[command(version, verbatim_doc_comment, args_override_self = true)]
+#[command(version, verbatim_doc_comment)]
 pub struct Args {
     /// Read settings from this TOML file; its keys are these flags' names, and flags given here override it
     #[arg(long, value_name = "FILE.toml")]
@@ -108,7 +109,7 @@ pub struct Args {
     #[arg(long, value_name = "TIME", value_parser = period, help_heading = LOG)]
     pub summary: Option<Duration>,
 
-    /// Begin a new file before the log grows beyond this: FILE becomes FILE.1, FILE.1 becomes FILE.2 (default: a
+    /// Begin a new file before the log's file grows beyond this: FILE becomes FILE.1, FILE.1 becomes FILE.2 (default: a
     /// tenth of --log-total, or never)
     #[arg(long, value_name = "SIZE", help_heading = LOG)]
     pub log_max_size: Option<Size>,

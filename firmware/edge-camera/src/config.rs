@@ -229,16 +229,21 @@ pub fn print(values: &[Value], json: bool) -> anyhow::Result<String> {
             .collect::<anyhow::Result<_>>()?;
         return Ok(serde_json::to_string(&object)? + "\n");
     }
-    let mut text = String::new();
-    let mut heading = None;
+    // What stands under no heading comes first, then one heading after the other, as `--help` has them.
+    let mut headings = vec![None];
     for value in values {
-        if heading != value.heading.as_ref() {
-            heading = value.heading.as_ref();
-            text += &format!("\n# {}\n", heading.map_or("Other", |h| h));
+        if !headings.contains(&value.heading.as_ref()) {
+            headings.push(value.heading.as_ref());
         }
-        match value.to_toml() {
-            Some(set) => text += &format!("{} = {set}\n", value.key),
-            None => text += &format!("# {} is not set\n", value.key),
+    }
+    let mut text = String::new();
+    for heading in headings {
+        text += &heading.map_or(String::new(), |heading| format!("\n# {heading}\n"));
+        for value in values.iter().filter(|v| v.heading.as_ref() == heading) {
+            match value.to_toml() {
+                Some(set) => text += &format!("{} = {set}\n", value.key),
+                None => text += &format!("# {} is not set\n", value.key),
+            }
         }
     }
     Ok(text)

@@ -171,9 +171,16 @@ impl Device {
         }
     }
 
+    /// Logs and tells that something happened: `event` is a word for programs, `detail` is for people.
+    pub fn notice(&mut self, event: &str, detail: &str) -> Result<(), Failure> {
+        self.log.notice(event, detail)?;
+        self.tell_news();
+        Ok(())
+    }
+
     fn tell_fallback(&mut self) -> Result<(), Failure> {
         match self.model.fallback.take() {
-            Some(why) => self.log.notice("slot_fallback", &why),
+            Some(why) => self.notice("slot_fallback", &why),
             None => Ok(()),
         }
     }
@@ -199,16 +206,15 @@ impl Device {
         match self.try_reload(words) {
             Ok(()) => {
                 let about = format!("{}; {}", self.model.about, self.source.describe());
-                self.log.notice("reloaded", &about)?;
+                self.notice("reloaded", &about)?;
                 self.tell_fallback()?;
             }
             Err(Refused::Kept(failure)) => {
                 let why = format!("the reload failed and what ran goes on: {:#}", failure.cause);
-                self.log.notice("reload_failed", &why)?;
+                self.notice("reload_failed", &why)?;
             }
             Err(Refused::Lost(failure)) => return Err(failure),
         }
-        self.tell_news();
         self.service.ready(&self.model.about);
         Ok(())
     }

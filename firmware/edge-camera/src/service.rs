@@ -58,19 +58,22 @@ impl Service {
 #[derive(Default)]
 pub struct StatusLine {
     told: Option<Instant>,
-    text: String,
+    status: String,
 }
 
 impl Observer for StatusLine {
     fn show(&mut self, seen: &Snapshot<'_>) {
-        if self.told.is_some_and(|told| told.elapsed() < STATUS) {
+        // What was said is told at once, what is seen now and then.
+        let news = self.status != seen.status;
+        if !news && self.told.is_some_and(|told| told.elapsed() < STATUS) {
             return;
         }
-        let text = format!("{} {:.2}, {:.1} fps; {}", seen.decision, seen.score, seen.fps, seen.status);
         self.told = Some(Instant::now());
-        if text != self.text {
-            tell(&[NotifyState::Status(&text)]);
-            self.text = text;
-        }
+        self.status = seen.status.into();
+        let seen = match seen.decision {
+            "" => seen.status.to_string(),
+            decision => format!("{decision} {:.2}, {:.1} fps; {}", seen.score, seen.fps, seen.status),
+        };
+        tell(&[NotifyState::Status(&seen)]);
     }
 }

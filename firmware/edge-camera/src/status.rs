@@ -9,17 +9,15 @@ use std::time::{Duration, Instant};
 /// service's journal.
 const TOLD: u64 = 20;
 
-/// Prints a line on standard error. Unlike `eprintln!`, a closed one is nobody's loss.
+/// Prints a line on standard error, or several. Unlike `eprintln!`, a closed one is nobody's loss.
 pub fn tell(text: &str) {
-    let _ = writeln!(std::io::stderr(), "edge-camera: {text}");
+    let lines: String = text.lines().map(|line| format!("edge-camera: {line}\n")).collect();
+    let _ = std::io::stderr().write_all(lines.as_bytes());
 }
 
 /// What there is to show after each frame, and whenever the status changes.
 #[derive(Debug, Clone, Copy)]
 pub struct Snapshot<'a> {
-    /// Number of the frame, as the source counts.
-    #[allow(dead_code)]
-    pub frame: u64,
     /// The label decided for, or `unknown`; empty before the first frame.
     pub decision: &'a str,
     /// Of the class decided for; of the best one when unknown. 0…1.
@@ -40,7 +38,6 @@ pub trait Observer {
 pub struct Status {
     observers: Vec<Box<dyn Observer>>,
     text: String,
-    frame: u64,
     decision: String,
     score: f32,
     terminal: bool,
@@ -58,7 +55,6 @@ impl Status {
         Status {
             observers: vec![],
             text: String::new(),
-            frame: 0,
             decision: String::new(),
             score: 0.0,
             terminal,
@@ -90,8 +86,8 @@ impl Status {
 
     fn show(&mut self) {
         let fps = if self.interval > 0.0 { 1.0 / self.interval } else { 0.0 };
-        let Status { frame, score, .. } = *self;
-        let seen = Snapshot { frame, decision: &self.decision, score, fps, status: &self.text };
+        let score = self.score;
+        let seen = Snapshot { decision: &self.decision, score, fps, status: &self.text };
         self.observers.iter_mut().for_each(|observer| observer.show(&seen));
     }
 
@@ -106,12 +102,10 @@ impl Status {
         }
         let decided = event.top.iter().find(|score| Some(score.index) == event.class).or(event.top.first());
         self.score = decided.map_or(0.0, |score| score.score);
-        self.frame = event.frame;
         self.decision.clone_from(&event.decision);
         if self.terminal {
             let fps = if self.interval > 0.0 { 1.0 / self.interval } else { 0.0 };
-            let Status { frame, score, .. } = *self;
-            let ms = event.latency_ms.total;
+            let (frame, score, ms) = (event.frame, self.score, event.latency_ms.total);
             self.over(&format!("frame {frame}  {}  {score:.2}  {ms:.1} ms  {fps:.1} fps", event.decision));
         }
         self.show();
@@ -165,7 +159,7 @@ mod tests {
 
     impl Observer for Seen {
         fn show(&mut self, seen: &Snapshot<'_>) {
-            let line = format!("{} {} {:.1} {}", seen.frame, seen.decision, seen.score, seen.status);
+            let line = format!("{} {:.1} {}", seen.decision, seen.score, seen.status);
             self.0.lock().unwrap().push(line);
         }
     }
@@ -191,6 +185,6 @@ mod tests {
             backend: String::new(),
         });
         status.note("no frame for 2 s");
-        assert_eq!(*lines.lock().unwrap(), ["0  0.0 camera", "7 cat 0.4 camera", "7 cat 0.4 no frame for 2 s"]);
+        assert_eq!(*lines.lock().unwrap(), [" 0.0 camera", "cat 0.4 camera", "cat 0.4 no frame for 2 s"]);
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use proptest::prelude::*;
 
 /// Resolves a file of this text under flags; the errors where it is wrong.
 fn resolved(text: &str, more: &[&str]) -> Result<Settings, String> {
@@ -128,4 +129,22 @@ fn headings_tell_what_a_reload_has_to_open_anew() {
     let plain = resolved("rate = 5", &[]).unwrap();
     assert!(plain.differs(&resolved("rate = 6", &[]).unwrap(), crate::args::SOURCE));
     assert!(!plain.differs(&resolved("rate = 5\nthreshold = 0.1", &[]).unwrap(), crate::args::SOURCE));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_file_makes_it_panic_and_every_error_has_its_line(
+        words in prop::collection::vec(prop::sample::select(vec![
+            "top", "threshold", "log", "trusted-key", "x", " = ", "1", "-0x7f", "0b1", "1e999", "nan", "'a'", "\"\\u00e9\"", "[", "]", "{", "}",
+            ",", "[[", ".", "\n", "\n", "#", "true", "2026-01-01", "\"\"\"", "\u{0}", "\u{feff}", "\u{1f4f7}",
+        ]), 0..20),
+    ) {
+        let text = words.concat();
+        if let Err(Wrong(errors)) = flags(&text, Path::new("camera.toml"), &Args::command()) {
+            prop_assert!(!errors.is_empty());
+            prop_assert!(errors.iter().all(|e| e.contains("camera.toml") && !e.contains('\n')), "{:?}", errors);
+        }
+    }
 }

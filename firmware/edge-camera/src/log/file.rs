@@ -2,6 +2,7 @@
 //!
 //! FILE is written to. When a line would make it larger than allowed, FILE.1 becomes FILE.2 and so on, FILE becomes
 //! FILE.1, and a new FILE begins. A kill between two renames leaves a hole in the numbers, which the next one fills.
+//! A FILE that somebody else moved or removed, or whose disk was taken out, is begun anew within seconds.
 
 use super::Rotation;
 use crate::units::Sync;
@@ -11,6 +12,9 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// How often it is looked whether the file is still the one of its name.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// The longest line looked for at the end of a log that was cut off.
 const LONGEST_LINE: u64 = 1 << 20;
@@ -28,6 +32,7 @@ pub struct LogFile {
     sync: Sync,
     synced: Duration,
     dirty: bool,
+    looked: Duration,
 }
 
 impl LogFile {
@@ -44,6 +49,7 @@ impl LogFile {
             sync,
             synced: Duration::ZERO,
             dirty: false,
+            looked: Duration::ZERO,
         };
         log.set(rotation, sync)?;
         Ok(log)
@@ -56,9 +62,7 @@ impl LogFile {
             rustix::fs::access(folder, rustix::fs::Access::WRITE_OK)
                 .with_context(|| format!("cannot make new files in {}, as log-max-size needs", folder.display()))?;
         }
-        let ours = self.file.as_ref().and_then(|f| f.metadata().ok()).map(|m| (m.dev(), m.ino()));
-        let there = std::fs::metadata(&self.path).ok().map(|m| (m.dev(), m.ino()));
-        if ours != there {
+        if self.moved() {
             let (file, length) = open(&self.path)?;
             (self.file, self.length) = (Some(file), length);
         }
@@ -66,6 +70,12 @@ impl LogFile {
         self.full = rotation.map_or(u64::MAX, |r| r.max);
         self.trim();
         Ok(())
+    }
+
+    /// Whether the open file is not the one of its name any more.
+    fn moved(&self) -> bool {
+        let ours = self.file.as_ref().and_then(|f| f.metadata().ok()).map(|m| (m.dev(), m.ino()));
+        ours != std::fs::metadata(&self.path).ok().map(|m| (m.dev(), m.ino()))
     }
 
     /// Appends a line. It goes out in one piece; what the disk took of a line it had no space for is taken back.
@@ -94,8 +104,15 @@ impl LogFile {
         }
     }
 
-    /// Syncs when it is time to.
+    /// Syncs when it is time to, and looks whether the file is still there.
     pub fn tick(&mut self, now: Duration) -> io::Result<()> {
+        if now.saturating_sub(self.looked) >= LOOK {
+            self.looked = now;
+            if self.moved() {
+                // The next line opens it, or is the first of a gap.
+                self.file = None;
+            }
+        }
         match self.sync {
             Sync::Every(time) if self.dirty && now.saturating_sub(self.synced) >= time => self.flush(now),
             _ => Ok(()),
@@ -115,27 +132,24 @@ impl LogFile {
 
     /// Begins a new file. Where that cannot be, the old one goes on, and grows by as much again before the next try.
     fn rotate(&mut self) {
-        let renamed = (|| {
-            let sync = self.finish(self.synced);
-            let mut numbers = self.numbers();
-            // Up to the first hole; beyond it nothing is in the way.
-            let filled = numbers.iter().zip(1..).take_while(|(number, expected)| **number == *expected).count();
-            numbers.truncate(filled);
-            for number in numbers.into_iter().rev() {
-                std::fs::rename(self.numbered(number), self.numbered(number + 1))?;
-            }
-            std::fs::rename(&self.path, self.numbered(1))?;
-            if self.sync != Sync::Never {
-                File::open(folder(&self.path)).and_then(|f| f.sync_all())?;
-            }
-            sync
-        })();
+        // A disk that cannot sync shows that with the next line, too.
+        let _ = self.finish(self.synced);
+        let mut numbers = self.numbers();
+        // Up to the first hole; beyond it nothing is in the way.
+        let filled = numbers.iter().zip(1..).take_while(|(number, expected)| **number == *expected).count();
+        numbers.truncate(filled);
+        let rename = |from: PathBuf, to: u64| std::fs::rename(from, self.numbered(to));
+        let shifted = numbers.into_iter().rev().try_for_each(|number| rename(self.numbered(number), number + 1));
+        let renamed = shifted.and_then(|()| rename(self.path.clone(), 1));
         match renamed {
             Ok(()) => {
                 self.file = None;
                 self.length = 0;
                 self.full = self.rotation.map_or(u64::MAX, |r| r.max);
                 self.trim();
+                if self.sync != Sync::Never {
+                    let _ = File::open(folder(&self.path)).and_then(|f| f.sync_all());
+                }
             }
             Err(_) => self.full = self.length.saturating_add(self.rotation.map_or(0, |r| r.max)),
         }
@@ -310,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_was_moved_away_is_begun_anew_on_a_reload() {
+    fn a_log_that_was_moved_away_is_begun_anew_on_a_reload_or_soon() {
         let dir = tempfile::tempdir().unwrap();
         let mut log = rotating(dir.path(), 1000, 10_000);
         log.append(numbered(0).as_bytes(), Duration::ZERO).unwrap();
@@ -319,5 +333,33 @@ mod tests {
         log.append(numbered(1).as_bytes(), Duration::ZERO).unwrap();
         assert_eq!(std::fs::read_to_string(&log.path).unwrap(), numbered(1));
         assert_eq!(std::fs::read_to_string(dir.path().join("old")).unwrap(), numbered(0));
+        std::fs::remove_file(&log.path).unwrap();
+        log.tick(LOOK).unwrap();
+        log.append(numbered(2).as_bytes(), LOOK).unwrap();
+        assert_eq!(std::fs::read_to_string(&log.path).unwrap(), numbered(2));
+    }
+
+    #[test]
+    fn lines_reach_the_disk_when_the_policy_says() {
+        let seconds = Duration::from_secs;
+        let table = [
+            (Sync::Never, [0, 0, 0]),
+            (Sync::Rotate, [0, 0, 0]),
+            (Sync::Line, [10, 29, 30]),
+            (Sync::Every(seconds(20)), [0, 29, 29]),
+        ];
+        for (sync, expected) in table {
+            let dir = tempfile::tempdir().unwrap();
+            let mut log = LogFile::open(&dir.path().join("log"), None, sync).unwrap();
+            for (at, expected) in [10, 29, 30].into_iter().zip(expected) {
+                log.append(b"{}\n", seconds(at)).unwrap();
+                assert_eq!(log.synced, seconds(expected), "{sync:?} at {at}");
+            }
+            // Nothing comes, but what came before is owed.
+            log.tick(seconds(60)).unwrap();
+            assert_eq!(log.synced == seconds(60), sync == Sync::Every(seconds(20)), "{sync:?}");
+            log.finish(seconds(90)).unwrap();
+            assert_eq!(log.synced == seconds(90), sync != Sync::Never, "{sync:?}");
+        }
     }
 }
