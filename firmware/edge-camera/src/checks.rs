@@ -19,6 +19,7 @@ const LITTLE: u64 = 32 << 20;
 /// Whether this user may open the camera at all; what else can be wrong with one is said when it is opened.
 pub fn camera(source: &Spec) -> Result<(), Failure> {
     let Spec::V4l2(device) = source else { return Ok(()) };
+    let device = Path::new(device);
     match OpenOptions::new().read(true).write(true).open(device) {
         Err(e) if e.kind() == ErrorKind::PermissionDenied => Err(Failure::source(anyhow!(
             "no permission to open the camera {}: this user is not in the group `video`; add it with \

@@ -113,10 +113,10 @@ fn read(arg: &Arg, value: &Spanned<DeValue<'_>>, folder: &Path, command: &Comman
     let one = |text: Option<String>| {
         let text = text.ok_or("a text, a number, true or false is needed")?;
         let flag = format!("--{long}={}", beside(arg, text, folder));
-        // Alone first, for an error that is about nothing else.
+        // Alone first, for an error that is about nothing else; what it needs beside it is seen when all come together.
         match command.clone().try_get_matches_from(["edge-camera", &flag]) {
-            Ok(_) => Ok(flag),
-            Err(e) => Err(plain(&e)),
+            Err(e) if e.kind() != ErrorKind::MissingRequiredArgument => Err(plain(&e)),
+            _ => Ok(flag),
         }
     };
     values.into_iter().map(one).collect()
@@ -162,7 +162,8 @@ fn plain(error: &clap::Error) -> String {
         }
         _ => {
             let text = error.to_string();
-            text.trim_start_matches("error: ").lines().next().unwrap_or_default().to_string()
+            let said = text.trim_start_matches("error: ").lines().take_while(|line| !line.is_empty());
+            said.map(str::trim).collect::<Vec<_>>().join(" ")
         }
     }
 }

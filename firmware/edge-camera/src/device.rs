@@ -39,7 +39,8 @@ impl Device {
     pub fn start(settings: Settings, started: Instant, signals: &Signals) -> Result<Device, Failure> {
         let mut status = Status::new();
         status.add(Box::<StatusLine>::default());
-        let model = package::load(&settings)?;
+        let mut service = Service::new();
+        let model = package::load(&settings, &mut || service.progress())?;
         checks::camera(&settings.args.source)?;
         let source = capture::open(&settings.args)?;
         let log = Log::open(settings.log.clone(), Box::new(SystemClock::new(started)), signals.gate())?;
@@ -47,7 +48,7 @@ impl Device {
         let mut device = Device {
             summing: settings.args.summary.map(Summing::new),
             picture: Picture::blank(1, 1).map_err(anyhow::Error::from)?,
-            service: Service::new(),
+            service,
             frames: 0,
             faults: 0,
             faulty: false,
@@ -221,8 +222,7 @@ impl Device {
 
     fn try_reload(&mut self, words: &[OsString]) -> Result<(), Refused> {
         let new = config::resolve(words).map_err(Refused::Kept)?;
-        let model = package::load(&new).map_err(Refused::Kept)?;
-        self.service.progress();
+        let model = package::load(&new, &mut || self.service.progress()).map_err(Refused::Kept)?;
         // The log before the source: going back to the old one cannot fail.
         self.log.set(new.log.clone()).map_err(Refused::Kept)?;
         if self.settings.differs(&new, args::SOURCE)

@@ -31,8 +31,9 @@ pub struct Model {
     pub fallback: Option<String>,
 }
 
-/// Opens the package, checks trust, runtime, board and golden samples, and loads the network.
-pub fn load(settings: &Settings) -> Result<Model, Failure> {
+/// Opens the package, checks trust, runtime, board and golden samples, and loads the network. `progress` is called
+/// after each step that may take long.
+pub fn load(settings: &Settings, progress: &mut dyn FnMut()) -> Result<Model, Failure> {
     let args = &settings.args;
     let options = match args.threads {
         Some(threads) => LoadOptions { threads: threads.into() },
@@ -40,15 +41,15 @@ pub fn load(settings: &Settings) -> Result<Model, Failure> {
     };
     let trusted = args.trusted_key.iter().map(|path| PublicKey::read(path));
     let trust = TrustPolicy { trusted: trusted.collect::<Result<_, _>>().map_err(Failure::usage)? };
-    let open = |path: &Path| {
+    let mut open = |path: &Path| {
         VerifiedPackage::open(path, &trust)
             .map_err(anyhow::Error::from)
-            .and_then(|package| prove(&package, settings, &options))
+            .and_then(|package| prove(&package, settings, &options, progress))
             .with_context(|| path.display().to_string())
     };
     let proven = match &settings.package {
         Choice::BuiltIn => built_in(&options, &trust)
-            .and_then(|package| prove(&package, settings, &options))
+            .and_then(|package| prove(&package, settings, &options, progress))
             .context("the built-in model"),
         Choice::File(path) => open(path),
         Choice::Slots(folder) => match Slots::new(folder).boot(open) {
@@ -80,11 +81,17 @@ struct Proven {
 }
 
 /// Checks that a package is for this board and classifies here as where it was made.
-fn prove(package: &VerifiedPackage, settings: &Settings, options: &LoadOptions) -> anyhow::Result<Proven> {
+fn prove(
+    package: &VerifiedPackage,
+    settings: &Settings,
+    options: &LoadOptions,
+    progress: &mut dyn FnMut(),
+) -> anyhow::Result<Proven> {
     let manifest = package.manifest();
     manifest.check_board(settings.args.board.as_deref().unwrap_or_else(|| board::this_board()))?;
     let mut classifier = Classifier::from_package(package, options)?;
-    let samples = golden::require(&mut classifier, package)?;
+    progress();
+    let samples = golden::require(&mut classifier, package, progress)?;
     let signed = match package.signed() {
         Signed::No => "unsigned",
         Signed::ByUnknown(_) => "signed by a key nobody vouched for",

@@ -44,7 +44,7 @@ impl Service {
         self.progress();
     }
 
-    /// A frame was classified, or the source says that it is waiting for one.
+    /// A frame was classified, the source says that it is waiting for one, or a step of a reload is done.
     pub fn progress(&mut self) {
         let Some(every) = self.every else { return };
         if self.fed.is_none_or(|fed| fed.elapsed() >= every) {

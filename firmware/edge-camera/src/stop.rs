@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// How long the loop has to end by itself after a signal: a classification may take longer, but a service manager
 /// and a person are owed an end within a second.
-const GRACE: Duration = Duration::from_millis(700);
+const GRACE: Duration = Duration::from_millis(500);
 /// How long the end then still waits for a line of the log that is being written.
 const LAST_LINE: Duration = Duration::from_millis(200);
 
