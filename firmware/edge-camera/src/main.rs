@@ -46,6 +46,14 @@ fn run(words: &[OsString], started: Instant) -> Result<(), Failure> {
     }
     let signals = Signals::listen()?;
     let mut device = Device::start(settings, started, &signals)?;
+    let ended = watch(&mut device, &signals, words);
+    // Whatever ended it, the log gets its last lines.
+    let finished = device.finish();
+    ended.and(finished)
+}
+
+/// The loop: until a signal, the end of the source, or a failure.
+fn watch(device: &mut Device, signals: &Signals, words: &[OsString]) -> Result<(), Failure> {
     while !signals.stop() && device.wants_more() {
         if signals.reload() {
             device.reload(words)?;
@@ -57,5 +65,5 @@ fn run(words: &[OsString], started: Instant) -> Result<(), Failure> {
         }
         device.tick()?;
     }
-    device.finish()
+    Ok(())
 }
