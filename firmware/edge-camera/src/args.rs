@@ -3,7 +3,7 @@
 //! so that the file may name it relative to its own folder; `help_heading` says which part of the program it belongs to.
 
 use crate::capture::{Spec, Wanted, parse_rate};
-use crate::units::{Budget, Size, Sync, period, score, span};
+use crate::units::{Budget, Size, Sync, period, score, span, whole};
 use clap::{ArgAction, Parser, ValueHint};
 use edge_device::MOST_FRAMES;
 use std::path::PathBuf;
@@ -67,7 +67,7 @@ pub struct Args {
     pub rate: Option<f64>,
 
     /// End after this many frames
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u64>(0, u64::MAX))]
     pub frames: Option<u64>,
 
     /// Score from which a class is decided for, 0 to 1; below it: "unknown" (default: the package's)
@@ -85,8 +85,8 @@ pub struct Args {
 
     /// Decide on the mean of the scores of the last N frames
     #[arg(long, value_name = "N", default_value = "1", help_heading = DECISION,
-          value_parser = clap::value_parser!(u16).range(1..=MOST_FRAMES as i64))]
-    pub smooth: u16,
+          allow_negative_numbers = true, value_parser = whole::<usize>(1, MOST_FRAMES as u64))]
+    pub smooth: usize,
 
     /// How long a decision stands at least
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = span, help_heading = DECISION)]
@@ -97,7 +97,7 @@ pub struct Args {
     pub log: PathBuf,
 
     /// How many classes each line of the log holds
-    #[arg(long, default_value = "5", value_name = "K", help_heading = LOG)]
+    #[arg(long, default_value = "5", value_name = "K", allow_negative_numbers = true, value_parser = whole::<usize>(0, 65_536), help_heading = LOG)]
     pub top: usize,
 
     /// Log only frames whose decision is another than the frame's before (and notices and summaries)
@@ -128,7 +128,7 @@ pub struct Args {
     pub log_budget: Option<Budget>,
 
     /// Threads that compute (default: all cores)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u16>(1, 256))]
     pub threads: Option<u16>,
 
     /// Accept only packages signed by this key; may be repeated

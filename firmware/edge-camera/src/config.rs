@@ -155,7 +155,7 @@ fn plain(error: &clap::Error) -> String {
         (ErrorKind::ValueValidation, _) => {
             let value = context(ContextKind::InvalidValue);
             match std::error::Error::source(error).map(ToString::to_string) {
-                Some(why) if why.contains(&value) => why,
+                Some(why) if why.contains(&format!("{value:?}")) => why,
                 Some(why) => format!("{value:?}: {why}"),
                 None => format!("{value:?} is not allowed"),
             }

@@ -39,6 +39,7 @@ impl Device {
     pub fn start(settings: Settings, started: Instant, signals: &Signals) -> Result<Device, Failure> {
         let mut status = Status::new();
         status.add(Box::<StatusLine>::default());
+        checks::warnings(&settings).iter().for_each(|warning| status.say(warning));
         let mut service = Service::new();
         let model = package::load(&settings, &mut || service.progress())?;
         checks::camera(&settings.args.source)?;
@@ -59,9 +60,6 @@ impl Device {
             log,
             status,
         };
-        for warning in checks::warnings(&device.settings, device.model.bytes) {
-            device.status.say(&warning);
-        }
         device.tell_fallback()?;
         device.service.ready(&device.model.about);
         device.status.note(&device.source.describe());
@@ -222,6 +220,7 @@ impl Device {
 
     fn try_reload(&mut self, words: &[OsString]) -> Result<(), Refused> {
         let new = config::resolve(words).map_err(Refused::Kept)?;
+        checks::warnings(&new).iter().for_each(|warning| self.status.say(warning));
         let model = package::load(&new, &mut || self.service.progress()).map_err(Refused::Kept)?;
         // The log before the source: going back to the old one cannot fail.
         self.log.set(new.log.clone()).map_err(Refused::Kept)?;

@@ -23,8 +23,6 @@ pub struct Model {
     pub decider: Decider,
     /// Digest of the package.
     pub digest: Digest,
-    /// Bytes of the package.
-    pub bytes: u64,
     /// What it is, for people.
     pub about: String,
     /// Why the active slot was refused, where the other one stands in.
@@ -65,17 +63,16 @@ pub fn load(settings: &Settings, progress: &mut dyn FnMut()) -> Result<Model, Fa
             }
         },
     };
-    let Proven { classifier, digest, bytes, about, fallback } = proven.map_err(Failure::package)?;
+    let Proven { classifier, digest, about, fallback } = proven.map_err(Failure::package)?;
     // What contradicts the package's threshold was said in the configuration.
     let decider = Decider::new(settings.policy, classifier.manifest().threshold).map_err(Failure::usage)?;
-    Ok(Model { classifier, decider, digest, bytes, about, fallback })
+    Ok(Model { classifier, decider, digest, about, fallback })
 }
 
 /// A package whose golden samples passed.
 struct Proven {
     classifier: Classifier,
     digest: Digest,
-    bytes: u64,
     about: String,
     fallback: Option<String>,
 }
@@ -104,7 +101,7 @@ fn prove(
         manifest.labels.len(),
         classifier.description()
     );
-    Ok(Proven { classifier, digest: package.digest(), bytes: package.file_len(), about, fallback: None })
+    Ok(Proven { classifier, digest: package.digest(), about, fallback: None })
 }
 
 /// Packages the built-in model in memory, with the code that packages any model.

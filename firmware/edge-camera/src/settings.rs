@@ -51,7 +51,7 @@ impl Settings {
             threshold: args.threshold,
             leave: args.leave_threshold,
             margin: args.margin,
-            smooth: args.smooth.into(),
+            smooth: args.smooth,
             dwell: args.dwell,
         };
         if policy.threshold.is_some() {

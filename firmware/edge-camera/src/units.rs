@@ -78,6 +78,17 @@ pub fn period(text: &str) -> Result<Duration, String> {
         .and_then(|s| if s.is_zero() { Err("a span of time above 0 is needed, such as 60s".into()) } else { Ok(s) })
 }
 
+/// A parser of whole numbers from `least` to `most`.
+pub fn whole<T: TryFrom<u64>>(least: u64, most: u64) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| {
+        let number = text.trim().parse().ok().filter(|n| (least..=most).contains(n));
+        number.and_then(|n| T::try_from(n).ok()).ok_or_else(|| match most {
+            u64::MAX => "a whole number is needed".into(),
+            _ => format!("a whole number from {least} to {most} is needed"),
+        })
+    }
+}
+
 /// A score, 0 to 1.
 pub fn score(text: &str) -> Result<f32, String> {
     let score = text.trim().parse().ok().filter(|s| (0.0..=1.0).contains(s));
@@ -143,6 +154,10 @@ mod tests {
         assert!(
             "every".parse::<Sync>().is_err() && "every:0".parse::<Sync>().is_err() && "often".parse::<Sync>().is_err()
         );
+        assert_eq!(whole::<u16>(1, 256)("256"), Ok(256));
+        for bad in ["0", "257", "-1", "1.5", "x", "99999999999999999999"] {
+            assert_eq!(whole::<u16>(1, 256)(bad), Err("a whole number from 1 to 256 is needed".into()));
+        }
         assert_eq!(score("0.5"), Ok(0.5));
         assert!(score("1.1").is_err() && score("NaN").is_err() && score("-0.1").is_err());
     }
