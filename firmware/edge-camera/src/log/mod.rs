@@ -24,8 +24,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long a disk that refused a line is left alone before the next try.
+/// How long a disk that refused a line is left alone before the next line tries again.
 const RETRY: Duration = Duration::from_secs(1);
+/// After so long without a line the gap is tried to be told alone. A notice is shorter than a line: told alone on a disk
+/// that is all but full, it would be the first of many.
+const RETRY_ALONE: Duration = Duration::from_secs(5);
 
 /// When a file of the log is full, and how much all of them may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,9 +227,7 @@ impl Log {
             self.notice("clock_jumped", &format!("the clock was set {jump:+.3} s"))?;
         }
         self.tell_left_out(false)?;
-        if self.gap.is_some() {
-            self.close_gap(now, false)?;
-        }
+        self.close_gap(now, RETRY_ALONE)?;
         match self.to.tick(now) {
             Err(e) if !self.to.recovers() => Err(self.failure(e)),
             _ => Ok(()),
@@ -237,9 +238,7 @@ impl Log {
     pub fn finish(&mut self) -> Result<(), Failure> {
         self.tell_left_out(true)?;
         let now = self.clock.elapsed();
-        if self.gap.is_some() {
-            self.close_gap(now, true)?;
-        }
+        self.close_gap(now, Duration::ZERO)?;
         let synced = self.to.finish(now);
         match (&self.gap, synced) {
             (Some(gap), _) => {
@@ -269,18 +268,23 @@ impl Log {
     /// Stamps a line and writes it, unless the budget or the disk forbids.
     fn put(&mut self, line: &mut impl Line, needed: bool) -> Result<(), Failure> {
         let now = self.clock.elapsed();
-        if self.gap.is_some() {
-            self.close_gap(now, false)?;
-        }
+        self.line.clear();
+        // The gap and the line go together or not at all.
+        let gap = self.gap_notice(now, RETRY)?;
+        let start = self.line.len();
         self.encode(line)?;
-        if self.bucket.as_mut().is_some_and(|bucket| !bucket.allows(self.line.len(), needed, now)) {
+        let bytes = self.line.len() - start;
+        if self.bucket.as_mut().is_some_and(|bucket| !bucket.allows(bytes, needed, now)) {
             return Ok(());
         }
-        let written = match &self.gap {
-            Some(gap) => Err(io::Error::other(gap.why.clone())),
-            None => self.append(now),
+        let written = match (&self.gap, &gap) {
+            (Some(gap), None) => Err(io::Error::other(gap.why.clone())),
+            _ => self.append(now),
         };
-        let Err(e) = written else { return Ok(()) };
+        let Err(e) = written else {
+            self.gap_told(gap);
+            return Ok(());
+        };
         if !self.to.recovers() {
             return Err(self.failure(e));
         }
@@ -300,31 +304,43 @@ impl Log {
     }
 
     /// Says in the log what is missing, when the disk takes it again.
-    fn close_gap(&mut self, now: Duration, end: bool) -> Result<(), Failure> {
-        let detail = match &mut self.gap {
-            Some(gap) if end || now.saturating_sub(gap.tried) >= RETRY => {
-                gap.tried = now;
-                let Gap { lines, from, to, why, .. } = gap;
-                format!("{lines} line(s) from {from} to {to} are missing: {why}")
-            }
-            _ => return Ok(()),
-        };
-        let mut notice = self.new_notice("log_gap", &detail);
-        self.encode(&mut notice)?;
-        if self.append(now).is_ok() {
-            self.gap = None;
-            self.news.push(format!("the log takes lines again; {detail}"));
+    fn close_gap(&mut self, now: Duration, patience: Duration) -> Result<(), Failure> {
+        self.line.clear();
+        let gap = self.gap_notice(now, patience)?;
+        if gap.is_some() && self.append(now).is_ok() {
+            self.gap_told(gap);
         }
         Ok(())
     }
 
-    /// The line as JSON, stamped: whether the clock is right, and never earlier than the line before.
+    /// Encodes what is missing, when there is a gap and it was tried to be told last longer ago than `patience`.
+    fn gap_notice(&mut self, now: Duration, patience: Duration) -> Result<Option<String>, Failure> {
+        let detail = match &mut self.gap {
+            Some(gap) if now.saturating_sub(gap.tried) >= patience => {
+                gap.tried = now;
+                let Gap { lines, from, to, why, .. } = gap;
+                format!("{lines} line(s) from {from} to {to} are missing: {why}")
+            }
+            _ => return Ok(None),
+        };
+        let mut notice = self.new_notice("log_gap", &detail);
+        self.encode(&mut notice)?;
+        Ok(Some(detail))
+    }
+
+    fn gap_told(&mut self, detail: Option<String>) {
+        if let Some(detail) = detail {
+            self.gap = None;
+            self.news.push(format!("the log takes lines again; {detail}"));
+        }
+    }
+
+    /// Adds the line as JSON, stamped: whether the clock is right, and never earlier than the line before.
     fn encode(&mut self, line: &mut impl Line) -> Result<(), Failure> {
         let (_, monotonic_s, synced) = line.stamp();
         *synced = self.clock.synced();
         *monotonic_s = monotonic_s.max(self.last);
         self.last = *monotonic_s;
-        self.line.clear();
         serde_json::to_writer(&mut self.line, line).context("a log line cannot be encoded")?;
         self.line.push(b'\n');
         Ok(())

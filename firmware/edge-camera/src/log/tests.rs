@@ -126,7 +126,7 @@ fn a_full_disk_leaves_a_gap_that_is_told_when_there_is_space() {
     disk.full(true);
     frame(&mut log, 32, false);
     disk.full(false);
-    clock.pass(1100);
+    clock.pass(5000);
     log.tick().unwrap();
     assert_eq!(disk.lines().last().unwrap()["event"], "log_gap");
     // What is lost for good is a failure.
