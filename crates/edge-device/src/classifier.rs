@@ -139,6 +139,11 @@ impl Classifier {
         &self.logits
     }
 
+    /// The scores, 0…1 and one per class, of the picture classified last.
+    pub fn scores(&self) -> &[f32] {
+        &self.scores
+    }
+
     /// What this classifies, and how.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest

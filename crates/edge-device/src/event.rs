@@ -3,6 +3,7 @@
 use crate::{Classification, Classifier};
 use edge_package::{Label, UNKNOWN};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 /// A class with its score.
@@ -50,13 +51,17 @@ pub struct LatencyMs {
 pub struct Event {
     /// Wall clock at capture, RFC 3339, UTC, milliseconds.
     pub time: String,
-    /// Seconds since the program started, by a clock that never jumps.
+    /// Seconds since the program started, by a clock that never jumps; never less than on the line before.
     pub monotonic_s: f64,
+    /// Whether the wall clock was set by a time server or a receiver; null where the kernel does not say. A board
+    /// without a clock battery starts at a wrong time.
+    #[serde(default)]
+    pub clock_synced: Option<bool>,
     /// Number of the frame as the source counts, from 0; gaps are frames that were dropped for newer ones.
     pub frame: u64,
     /// The camera, or the picture's path.
     pub source: String,
-    /// Best classes first.
+    /// Best classes first, with the scores decided on: the mean of the last frames where smoothing is asked for.
     pub top: Vec<Score>,
     /// The label decided for, or `unknown`.
     pub decision: String,
@@ -78,6 +83,9 @@ pub struct Fault {
     /// As in [`Event`].
     pub monotonic_s: f64,
     /// As in [`Event`].
+    #[serde(default)]
+    pub clock_synced: Option<bool>,
+    /// As in [`Event`].
     pub frame: u64,
     /// As in [`Event`].
     pub source: String,
@@ -92,10 +100,76 @@ pub struct Notice {
     pub time: String,
     /// As in [`Event`].
     pub monotonic_s: f64,
+    /// As in [`Event`].
+    #[serde(default)]
+    pub clock_synced: Option<bool>,
     /// What kind of thing, in a word for programs: `camera_stalled`, `camera_lost`, `camera_back`, `log_gap`, `reloaded`…
     pub event: String,
     /// What happened, for people.
     pub detail: String,
+}
+
+/// Percentiles of one stage, in milliseconds, to 2 %; the largest one exactly.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Percentiles {
+    /// Half of the frames took no longer.
+    pub p50: f64,
+    /// Nine of ten.
+    pub p90: f64,
+    /// Ninety-nine of a hundred.
+    pub p99: f64,
+    /// All of them.
+    pub max: f64,
+}
+
+/// [`Percentiles`] of each stage, as in [`LatencyMs`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct StagePercentiles {
+    pub decode: Percentiles,
+    pub resize: Percentiles,
+    pub preprocess: Percentiles,
+    pub infer: Percentiles,
+    pub total: Percentiles,
+}
+
+/// What happened since the summary before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// As in [`Event`], of the moment it was written.
+    pub time: String,
+    /// As in [`Event`].
+    pub monotonic_s: f64,
+    /// As in [`Event`].
+    #[serde(default)]
+    pub clock_synced: Option<bool>,
+    /// What it sums up.
+    pub summary: Totals,
+}
+
+/// The numbers of a [`Summary`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Seconds that it covers.
+    pub seconds: f64,
+    /// Frames that the source gave, faults included.
+    pub frames: u64,
+    /// Frames that could not be classified.
+    pub faults: u64,
+    /// Frames that the source dropped for newer ones.
+    pub drops: u64,
+    /// Frames per second.
+    pub fps: f64,
+    /// Milliseconds per stage.
+    pub latency_ms: StagePercentiles,
+    /// Frames per decision.
+    pub decisions: BTreeMap<String, u64>,
+    /// Memory of the process, in MB (10⁶ bytes); null where it cannot be read.
+    pub rss_mb: Option<f64>,
+    /// Open files of the process; null where they cannot be counted.
+    pub open_files: Option<usize>,
+    /// The hottest sensor of the board; null where there is none.
+    pub temperature_c: Option<f64>,
 }
 
 /// Wall-clock time as the log writes it.
@@ -111,7 +185,10 @@ pub fn millis(duration: Duration) -> f64 {
 
 /// The label a classification decided for, or [`UNKNOWN`].
 pub fn decision_label(classifier: &Classifier, classification: &Classification) -> String {
-    let labels = &classifier.manifest().labels;
-    let decided = classification.decision.and_then(|class| labels.get(class));
-    decided.map_or(UNKNOWN.into(), |l| l.label.clone())
+    class_label(&classifier.manifest().labels, classification.decision)
+}
+
+/// The label of a class, or [`UNKNOWN`].
+pub fn class_label(labels: &[Label], class: Option<usize>) -> String {
+    class.and_then(|class| labels.get(class)).map_or(UNKNOWN.into(), |l| l.label.clone())
 }

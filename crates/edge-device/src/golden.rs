@@ -73,23 +73,31 @@ pub fn tensor_digest(tensor: &[f32]) -> Digest {
 
 /// Replays every golden sample of `package` through `classifier`.
 pub fn replay(classifier: &mut Classifier, package: &VerifiedPackage) -> Vec<GoldenOutcome> {
-    let manifest = package.manifest();
-    let one = |golden: &Golden| {
-        let mut outcome = GoldenOutcome { name: golden.name.clone(), max_delta: 0.0, allowed: 0.0, failure: None };
-        outcome.failure = check(classifier, package, golden, manifest.tolerance, &mut outcome).err();
-        outcome
-    };
-    manifest.goldens.iter().map(one).collect()
+    package.manifest().goldens.iter().map(|golden| replay_one(classifier, package, golden)).collect()
 }
 
-/// Replays every golden sample; the first failure refuses the package.
-pub fn require(classifier: &mut Classifier, package: &VerifiedPackage) -> Result<usize, GoldenError> {
-    let outcomes = replay(classifier, package);
-    let count = outcomes.len();
-    match outcomes.into_iter().find_map(|o| o.failure.map(|failure| (o.name, failure))) {
-        None => Ok(count),
-        Some((name, failure)) => Err(GoldenError { name, failure }),
+fn replay_one(classifier: &mut Classifier, package: &VerifiedPackage, golden: &Golden) -> GoldenOutcome {
+    let mut outcome = GoldenOutcome { name: golden.name.clone(), max_delta: 0.0, allowed: 0.0, failure: None };
+    let tolerance = package.manifest().tolerance;
+    outcome.failure = check(classifier, package, golden, tolerance, &mut outcome).err();
+    outcome
+}
+
+/// Replays golden samples until one fails, which refuses the package; tells of each that `passed`. How many did.
+pub fn require(
+    classifier: &mut Classifier,
+    package: &VerifiedPackage,
+    passed: &mut dyn FnMut(),
+) -> Result<usize, GoldenError> {
+    let goldens = &package.manifest().goldens;
+    for golden in goldens {
+        let GoldenOutcome { name, failure, .. } = replay_one(classifier, package, golden);
+        if let Some(failure) = failure {
+            return Err(GoldenError { name, failure });
+        }
+        passed();
     }
+    Ok(goldens.len())
 }
 
 /// The picture of a sample, from the package's payload or from its seed.

@@ -1,12 +1,16 @@
 //! What host and device must agree on: the way from a picture to a decision, the golden samples that prove
-//! it is the same way, how a package is made from an ONNX file, and the line of the classification log.
+//! it is the same way, how a package is made from an ONNX file, how scores become decisions, the slots of packages, and
+//! the line of the classification log.
 
 pub mod board;
 pub mod event;
 pub mod golden;
+pub mod slot;
 
 mod classifier;
+mod decide;
 mod recipe;
 
 pub use classifier::{Classification, Classifier, ClassifyError, StageTimes};
+pub use decide::{Decider, Decision, MOST_FRAMES, Policy, PolicyError};
 pub use recipe::{Prepared, Recipe, RecipeError, ResizeChoice};

@@ -1,55 +1,138 @@
-//! The command line.
+//! The command line, which is the configuration too: every flag but those of [`COMMAND_LINE_ONLY`] is a key of the
+//! configuration file, under the same name and read by the same parser. A flag that is a path says so by its `value_hint`,
+//! so that the file may name it relative to its own folder; `help_heading` says which part of the program it belongs to.
 
 use crate::capture::{Spec, Wanted, parse_rate};
-use clap::Parser;
+use crate::units::{Budget, Size, Sync, period, score, span, whole};
+use clap::{ArgAction, Parser, ValueHint};
+use edge_device::MOST_FRAMES;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// Flags that say what to do with the configuration rather than what it is.
+pub const COMMAND_LINE_ONLY: [&str; 5] = ["config", "check", "json", "help", "version"];
+
+/// Heading of the flags that choose and shape the source: a reload opens it anew when one of them changed.
+pub const SOURCE: &str = "Source";
+/// Heading of the flags of the decision.
+pub const DECISION: &str = "Decision";
+/// Heading of the flags of the log.
+pub const LOG: &str = "Log";
 
 /// Classifies what a camera sees and writes a log of it.
 ///
-/// Exit codes: 0 stopped as asked or at the end of the source; 1 internal error; 2 wrong usage; 3 the
-/// package was refused; 4 the source failed; 5 the log could not be written; 6 some pictures could not be
-/// read (with --once).
-#[derive(Parser, Debug)]
+/// Exit codes: 0 stopped as asked or at the end of the source; 1 internal error; 2 wrong usage or
+/// configuration; 3 the package was refused; 4 the source failed; 5 the log could not be written; 6 some
+/// pictures could not be read (with --once). A second SIGTERM or SIGINT ends it at once, with 128 and the
+/// signal's number.
+#[derive(Parser, Debug, Clone)]
 #[command(version, verbatim_doc_comment)]
 pub struct Args {
+    /// Read settings from this TOML file; its keys are these flags' names, and flags given here override it
+    #[arg(long, value_name = "FILE.toml")]
+    pub config: Option<PathBuf>,
+
+    /// Print the resolved settings as such a file, or what is wrong with them, and end
+    #[arg(long)]
+    pub check: bool,
+
+    /// With --check: print JSON
+    #[arg(long, requires = "check")]
+    pub json: bool,
+
     /// The package to run; without it, the built-in EfficientNet-Lite0 (1000 ImageNet classes)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub package: Option<PathBuf>,
 
+    /// Run the active one of the two packages in this folder, a/package.edgepack and b/package.edgepack; the other
+    /// one where it is refused
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub slots: Option<PathBuf>,
+
     /// Where frames come from: v4l2:/dev/video0, a picture, a folder of pictures, or pattern[:WIDTHxHEIGHT]
-    #[arg(long, default_value = "v4l2:/dev/video0")]
+    #[arg(long, default_value = "v4l2:/dev/video0", help_heading = SOURCE)]
     pub source: Spec,
 
     /// Format to ask a camera for; the nearest one it has is taken
-    #[arg(long, value_name = "WxH@FPS", default_value = "640x480@30")]
+    #[arg(long, value_name = "WxH@FPS", default_value = "640x480@30", help_heading = SOURCE)]
     pub camera_format: Wanted,
 
-    /// The classification log, JSON lines, appended to; - for standard output
-    #[arg(long, value_name = "FILE", default_value = "-")]
-    pub log: PathBuf,
-
     /// Show every picture once, then end (default: start over at the end)
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "false",
+          default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true, help_heading = SOURCE)]
     pub once: bool,
 
     /// Pictures per second (default: 1 from files shown over and over, else as fast as they are classified)
-    #[arg(long, value_name = "HZ", allow_negative_numbers = true, value_parser = parse_rate)]
+    #[arg(long, value_name = "HZ", allow_negative_numbers = true, value_parser = parse_rate, help_heading = SOURCE)]
     pub rate: Option<f64>,
 
     /// End after this many frames
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u64>(0, u64::MAX))]
     pub frames: Option<u64>,
 
+    /// Score from which a class is decided for, 0 to 1; below it: "unknown" (default: the package's)
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true, value_parser = score, help_heading = DECISION)]
+    pub threshold: Option<f32>,
+
+    /// Score below which the class decided for is left (default: the threshold)
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true, value_parser = score, help_heading = DECISION)]
+    pub leave_threshold: Option<f32>,
+
+    /// Score by which another class must lead the one decided for
+    #[arg(long, value_name = "SCORE", default_value = "0", allow_negative_numbers = true, value_parser = score,
+          help_heading = DECISION)]
+    pub margin: f32,
+
+    /// Decide on the mean of the scores of the last N frames
+    #[arg(long, value_name = "N", default_value = "1", help_heading = DECISION,
+          allow_negative_numbers = true, value_parser = whole::<usize>(1, MOST_FRAMES as u64))]
+    pub smooth: usize,
+
+    /// How long a decision stands at least
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = span, help_heading = DECISION)]
+    pub dwell: Duration,
+
+    /// The classification log, JSON lines, appended to; - for standard output
+    #[arg(long, value_name = "FILE", default_value = "-", value_hint = ValueHint::FilePath, help_heading = LOG)]
+    pub log: PathBuf,
+
     /// How many classes each line of the log holds
-    #[arg(long, default_value_t = 5, value_name = "K")]
+    #[arg(long, default_value = "5", value_name = "K", allow_negative_numbers = true, value_parser = whole::<usize>(0, 65_536), help_heading = LOG)]
     pub top: usize,
 
+    /// Log only frames whose decision is another than the frame's before (and notices and summaries)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "false",
+          default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true, help_heading = LOG)]
+    pub on_change: bool,
+
+    /// Log a summary this often: rates, percentiles of latency, decisions (default: none)
+    #[arg(long, value_name = "TIME", value_parser = period, help_heading = LOG)]
+    pub summary: Option<Duration>,
+
+    /// Begin a new file before the log's file grows beyond this: FILE becomes FILE.1, FILE.1 becomes FILE.2 (default: a
+    /// tenth of --log-total, or never)
+    #[arg(long, value_name = "SIZE", help_heading = LOG)]
+    pub log_max_size: Option<Size>,
+
+    /// Keep all files of the log together below this; the oldest go (default: ten times --log-max-size)
+    #[arg(long, value_name = "SIZE", help_heading = LOG)]
+    pub log_total: Option<Size>,
+
+    /// When the log is made to reach the disk: never (the kernel does, within half a minute), rotate (when a file
+    /// is full, and at the end), every:TIME, line
+    #[arg(long, value_name = "WHEN", default_value = "never", help_heading = LOG)]
+    pub log_sync: Sync,
+
+    /// Leave out lines of frames that change nothing where more than this would be written, such as 5MB/h
+    #[arg(long, value_name = "SIZE/h", help_heading = LOG)]
+    pub log_budget: Option<Budget>,
+
     /// Threads that compute (default: all cores)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u16>(1, 256))]
     pub threads: Option<u16>,
 
     /// Accept only packages signed by this key; may be repeated
-    #[arg(long, value_name = "FILE.pub")]
+    #[arg(long, value_name = "FILE.pub", value_hint = ValueHint::FilePath)]
     pub trusted_key: Vec<PathBuf>,
 
     /// Which board this is (default: read from the device tree)

@@ -2,30 +2,34 @@
 
 mod args;
 mod capture;
+mod checks;
+mod clock;
+mod config;
+mod device;
 mod log;
 mod package;
+mod service;
+mod settings;
 mod status;
 mod stop;
+mod summary;
+mod units;
 
-use crate::args::Args;
 use crate::capture::Grab;
-use crate::log::Log;
-use crate::status::Status;
-use crate::stop::{Failure, StopFlag};
-use clap::Parser;
-use edge_device::Classifier;
-use edge_device::event::{Event, Fault, LatencyMs, Score, decision_label, millis, wall_time};
-use edge_package::hex;
-use edge_vision::Picture;
+use crate::device::Device;
+use crate::stop::{Failure, Signals};
+use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// How long a source may keep the loop waiting before the stop flag is looked at again.
+/// How long a source may keep the loop waiting before signals are looked at again.
 const TICK: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    match run(&Args::parse(), started) {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    match run(&words, started) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             status::tell(&format!("{:#}", failure.cause));
@@ -34,92 +38,32 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args, started: Instant) -> Result<(), Failure> {
-    let stop = StopFlag::install()?;
-    let (mut classifier, about) = package::load(args)?;
-    let mut source = capture::open(args)?;
-    let mut log = Log::open(&args.log)?;
-    let mut status = Status::new();
-    status.say(&format!("{about}; {}", source.describe()));
+fn run(words: &[OsString], started: Instant) -> Result<(), Failure> {
+    let settings = config::resolve(words)?;
+    if settings.args.check {
+        let text = config::print(&settings.values, settings.args.json)?;
+        return std::io::stdout().write_all(text.as_bytes()).map_err(|e| Failure::from(anyhow::Error::from(e)));
+    }
+    let signals = Signals::listen()?;
+    let mut device = Device::start(settings, started, &signals)?;
+    let ended = watch(&mut device, &signals, words);
+    // Whatever ended it, the log gets its last lines.
+    let finished = device.finish();
+    ended.and(finished)
+}
 
-    let mut camera =
-        Loop { started, top: args.top, picture: Picture::blank(1, 1).map_err(anyhow::Error::from)?, faults: 0 };
-    let mut frames = 0;
-    while !stop.requested() && args.frames.is_none_or(|limit| frames < limit) {
-        match source.next(Instant::now() + TICK)? {
-            Grab::Frame(frame) => {
-                frames += 1;
-                match camera.classify(&mut classifier, &about.digest, &frame) {
-                    Ok(event) => {
-                        log.write(&event)?;
-                        status.classified(&event);
-                    }
-                    Err(fault) => {
-                        log.write(&fault)?;
-                        status.fault(&fault);
-                        camera.faults += 1;
-                    }
-                }
-            }
-            Grab::Waiting(since) => status.waiting(since),
+/// The loop: until a signal, the end of the source, or a failure.
+fn watch(device: &mut Device, signals: &Signals, words: &[OsString]) -> Result<(), Failure> {
+    while !signals.stop() && device.wants_more() {
+        if signals.reload() {
+            device.reload(words)?;
+        }
+        match device.source.next(Instant::now() + TICK)? {
+            Grab::Frame(frame) => device.frame(&frame)?,
+            Grab::Waiting(since) => device.waiting(since),
             Grab::End => break,
         }
+        device.tick()?;
     }
-    status.finish(frames, camera.faults);
-    // A camera drops a frame now and then; a picture that was asked for by name is missed.
-    match (camera.faults, args.once) {
-        (0, _) | (_, false) => Ok(()),
-        (faults, true) => Err(Failure::pictures(faults)),
-    }
-}
-
-/// What one turn of the loop needs besides the frame.
-struct Loop {
-    started: Instant,
-    top: usize,
-    picture: Picture,
-    faults: u64,
-}
-
-impl Loop {
-    /// Frame → RGB → resize → preprocess → classify → decide → the line to log.
-    fn classify(
-        &mut self,
-        classifier: &mut Classifier,
-        package: &[u8; 32],
-        frame: &capture::Frame,
-    ) -> Result<Event, Fault> {
-        let time = wall_time(frame.wall);
-        let monotonic_s = frame.at.saturating_duration_since(self.started).as_micros() as f64 / 1e6;
-        let fault = |error: String| Fault {
-            time: time.clone(),
-            monotonic_s,
-            frame: frame.number,
-            source: frame.source.clone(),
-            error,
-        };
-        let start = Instant::now();
-        frame.decode(&classifier.decode_options(), &mut self.picture).map_err(&fault)?;
-        let decoded = Instant::now();
-        let result = classifier.classify(&self.picture, self.top).map_err(|e| fault(e.to_string()))?;
-        let latency_ms = LatencyMs {
-            decode: millis(decoded - start),
-            resize: millis(result.times.resize),
-            preprocess: millis(result.times.preprocess),
-            infer: millis(result.times.infer),
-            total: millis(start.elapsed()),
-        };
-        Ok(Event {
-            class: result.decision,
-            decision: decision_label(classifier, &result),
-            top: Score::label(&result.top, &classifier.manifest().labels),
-            time: time.clone(),
-            monotonic_s,
-            frame: frame.number,
-            source: frame.source.clone(),
-            latency_ms,
-            package: hex(package),
-            backend: classifier.description().backend.into(),
-        })
-    }
+    Ok(())
 }

@@ -1,4 +1,5 @@
-//! One line on the terminal that is written over and over; plain lines where there is no terminal.
+//! What is told of the running program: one line on the terminal that is written over and over, plain lines where there
+//! is no terminal, and whoever else wants to show what was seen.
 
 use edge_device::event::{Event, Fault};
 use std::io::{IsTerminal, Write};
@@ -8,13 +9,37 @@ use std::time::{Duration, Instant};
 /// service's journal.
 const TOLD: u64 = 20;
 
-/// Prints a line on standard error. Unlike `eprintln!`, a closed one is nobody's loss.
+/// Prints a line on standard error, or several. Unlike `eprintln!`, a closed one is nobody's loss.
 pub fn tell(text: &str) {
-    let _ = writeln!(std::io::stderr(), "edge-camera: {text}");
+    let lines: String = text.lines().map(|line| format!("edge-camera: {line}\n")).collect();
+    let _ = std::io::stderr().write_all(lines.as_bytes());
 }
 
-/// The status line, on standard error.
+/// What there is to show after each frame, and whenever the status changes.
+#[derive(Debug, Clone, Copy)]
+pub struct Snapshot<'a> {
+    /// The label decided for, or `unknown`; empty before the first frame.
+    pub decision: &'a str,
+    /// Of the class decided for; of the best one when unknown. 0…1.
+    pub score: f32,
+    /// Frames per second, over about the last ten.
+    pub fps: f64,
+    /// What was said last, in a short line: the source, a fault, that no frame comes.
+    pub status: &'a str,
+}
+
+/// Shows what was seen: a display, a service manager. It must not block.
+pub trait Observer {
+    /// Shows it. What cannot be shown is nobody's loss.
+    fn show(&mut self, seen: &Snapshot<'_>);
+}
+
+/// The status line, on standard error, and the observers.
 pub struct Status {
+    observers: Vec<Box<dyn Observer>>,
+    text: String,
+    decision: String,
+    score: f32,
     terminal: bool,
     last: Option<Instant>,
     interval: f64,
@@ -27,33 +52,63 @@ impl Status {
     /// Looks whether standard error is a terminal.
     pub fn new() -> Status {
         let terminal = std::io::stderr().is_terminal();
-        Status { terminal, last: None, interval: 0.0, width: 0, faults: 0, waiting: false }
+        Status {
+            observers: vec![],
+            text: String::new(),
+            decision: String::new(),
+            score: 0.0,
+            terminal,
+            last: None,
+            interval: 0.0,
+            width: 0,
+            faults: 0,
+            waiting: false,
+        }
+    }
+
+    /// Also shows what is seen to this one.
+    pub fn add(&mut self, observer: Box<dyn Observer>) {
+        self.observers.push(observer);
     }
 
     /// A line that stays.
     pub fn say(&mut self, text: &str) {
         self.clear();
         tell(text);
+        self.note(text);
+    }
+
+    /// What observers show as the status.
+    pub fn note(&mut self, text: &str) {
+        self.text = text.into();
+        self.show();
+    }
+
+    fn show(&mut self) {
+        let fps = if self.interval > 0.0 { 1.0 / self.interval } else { 0.0 };
+        let score = self.score;
+        let seen = Snapshot { decision: &self.decision, score, fps, status: &self.text };
+        self.observers.iter_mut().for_each(|observer| observer.show(&seen));
     }
 
     /// A frame was classified.
     pub fn classified(&mut self, event: &Event) {
         self.waiting = false;
-        if !self.terminal {
-            return;
-        }
         let now = Instant::now();
         if let Some(last) = self.last.replace(now) {
             let seconds = (now - last).as_secs_f64();
             // A moving average over about ten frames keeps the rate readable.
             self.interval = if self.interval == 0.0 { seconds } else { 0.9 * self.interval + 0.1 * seconds };
         }
-        let fps = if self.interval > 0.0 { 1.0 / self.interval } else { 0.0 };
-        let score = event.top.first().map_or(0.0, |t| t.score);
-        self.over(&format!(
-            "frame {}  {}  {score:.2}  {:.1} ms  {fps:.1} fps",
-            event.frame, event.decision, event.latency_ms.total
-        ));
+        let decided = event.top.iter().find(|score| Some(score.index) == event.class).or(event.top.first());
+        self.score = decided.map_or(0.0, |score| score.score);
+        self.decision.clone_from(&event.decision);
+        if self.terminal {
+            let fps = if self.interval > 0.0 { 1.0 / self.interval } else { 0.0 };
+            let (frame, score, ms) = (event.frame, self.score, event.latency_ms.total);
+            self.over(&format!("frame {frame}  {}  {score:.2}  {ms:.1} ms  {fps:.1} fps", event.decision));
+        }
+        self.show();
     }
 
     /// A frame could not be classified.
@@ -91,5 +146,45 @@ impl Status {
             let _ = write!(std::io::stderr(), "\r{:1$}\r", "", self.width);
             self.width = 0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edge_device::event::{LatencyMs, Score};
+    use std::sync::{Arc, Mutex};
+
+    struct Seen(Arc<Mutex<Vec<String>>>);
+
+    impl Observer for Seen {
+        fn show(&mut self, seen: &Snapshot<'_>) {
+            let line = format!("{} {:.1} {}", seen.decision, seen.score, seen.status);
+            self.0.lock().unwrap().push(line);
+        }
+    }
+
+    #[test]
+    fn observers_see_frames_and_what_is_said() {
+        let lines = Arc::new(Mutex::new(vec![]));
+        let mut status = Status::new();
+        status.add(Box::new(Seen(lines.clone())));
+        status.note("camera");
+        let score = |index, score| Score { index, id: None, label: String::new(), score };
+        status.classified(&Event {
+            time: String::new(),
+            monotonic_s: 0.0,
+            clock_synced: None,
+            frame: 7,
+            source: String::new(),
+            top: vec![score(3, 0.6), score(1, 0.4)],
+            decision: "cat".into(),
+            class: Some(1),
+            latency_ms: LatencyMs::default(),
+            package: String::new(),
+            backend: String::new(),
+        });
+        status.note("no frame for 2 s");
+        assert_eq!(*lines.lock().unwrap(), [" 0.0 camera", "cat 0.4 camera", "cat 0.4 no frame for 2 s"]);
     }
 }

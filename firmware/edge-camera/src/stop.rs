@@ -1,29 +1,94 @@
-//! How the program ends: a flag set by signals, and failures with their exit codes.
+//! How the program ends or begins anew: signals, and failures with their exit codes.
 
+use crate::log::Gate;
+use crate::service;
 use anyhow::{Context, anyhow};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals as Arriving;
+use signal_hook::low_level::exit;
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
 
-/// Set by SIGTERM and SIGINT; a second signal ends the process at once.
-pub struct StopFlag(Arc<AtomicBool>);
+/// How long the loop has to end by itself after a signal: a classification may take longer, but a service manager
+/// and a person are owed an end within a second.
+const GRACE: Duration = Duration::from_millis(500);
+/// How long the end then still waits for a line of the log that is being written.
+const LAST_LINE: Duration = Duration::from_millis(200);
 
-impl StopFlag {
-    /// Installs the handlers.
-    pub fn install() -> Result<StopFlag, Failure> {
-        let flag = Arc::new(AtomicBool::new(false));
-        for signal in [SIGTERM, SIGINT] {
-            // The order matters: the conditional exit looks at the flag before the first signal sets it.
-            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, flag.clone())
-                .and_then(|_| signal_hook::flag::register(signal, flag.clone()))
-                .context("cannot install signal handlers")?;
-        }
-        Ok(StopFlag(flag))
+/// What signals asked for. SIGTERM and SIGINT end the program within a second, a second one of them at once; SIGHUP
+/// asks for a reload.
+pub struct Signals(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    reload: AtomicBool,
+    gate: Gate,
+}
+
+impl Signals {
+    /// Starts to listen, on a thread of its own.
+    pub fn listen() -> Result<Signals, Failure> {
+        let shared = Arc::new(Shared::default());
+        let thread_shared = shared.clone();
+        let mut arriving = Arriving::new([SIGTERM, SIGINT, SIGHUP]).context("cannot install signal handlers")?;
+        let terminal = std::io::stderr().is_terminal();
+        let listen = move || {
+            for signal in arriving.forever() {
+                // A terminal that hung up is gone; whoever sat there wants no reload.
+                let hung_up = terminal && !std::io::stderr().is_terminal();
+                if signal == SIGHUP && !hung_up {
+                    thread_shared.reload.store(true, Ordering::Relaxed);
+                } else if thread_shared.stop.swap(true, Ordering::Relaxed) {
+                    exit(128 + signal);
+                } else {
+                    service::stopping();
+                    let shared = thread_shared.clone();
+                    std::thread::spawn(move || shared.end());
+                }
+            }
+        };
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(listen)
+            .context("cannot start the thread that listens to signals")?;
+        Ok(Signals(shared))
     }
 
-    /// Whether a signal came.
-    pub fn requested(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    /// Whether the program is to end.
+    pub fn stop(&self) -> bool {
+        self.0.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether a reload was asked for since this was asked last.
+    pub fn reload(&self) -> bool {
+        self.0.reload.swap(false, Ordering::Relaxed)
+    }
+
+    /// What the log holds while it writes a line, so that the end of the program waits for it.
+    pub fn gate(&self) -> Gate {
+        self.0.gate.clone()
+    }
+}
+
+impl Shared {
+    /// Ends the process for a loop that is too busy to. Lines are not buffered, so there is nothing to lose but one
+    /// that is just being written.
+    fn end(&self) {
+        sleep(GRACE);
+        let mut waited = Duration::ZERO;
+        let tick = Duration::from_millis(5);
+        while waited < LAST_LINE {
+            if let Ok(_nobody_writes) = self.gate.try_lock() {
+                exit(0);
+            }
+            sleep(tick);
+            waited += tick;
+        }
+        exit(0);
     }
 }
 
@@ -37,7 +102,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// An argument names something that cannot be used.
+    /// An argument or the configuration names something that cannot be used.
     pub fn usage(cause: impl Into<anyhow::Error>) -> Failure {
         Failure { cause: cause.into(), code: 2 }
     }

@@ -7,6 +7,7 @@ mod emulator;
 mod fetch;
 mod fuzz;
 mod setup;
+mod soak;
 mod suite;
 mod tools;
 mod vivid;

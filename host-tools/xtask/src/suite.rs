@@ -24,7 +24,7 @@ struct Step {
     run: fn() -> Result<Outcome>,
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step { name: "setup", long: false, run: set_up },
     Step { name: "build", long: false, run: build },
     Step { name: "tests of the crates and of the built programs", long: false, run: crates },
@@ -36,6 +36,7 @@ const STEPS: [Step; 12] = [
     Step { name: "Xception from a real Keras file", long: false, run: xception },
     Step { name: "V4L2 camera in an emulated machine", long: false, run: camera },
     Step { name: "all of keras.applications", long: true, run: applications },
+    Step { name: "soak of 30,000 frames", long: true, run: || crate::soak::run(30_000, &work()?).map(Outcome::Proved) },
     Step { name: "fuzzing of every parser", long: true, run: || crate::fuzz::run(60).map(Outcome::Proved) },
 ];
 

@@ -1,0 +1,113 @@
+//! What is looked at before the first frame, and told in a line each: memory, disk, the right to use the camera.
+
+use crate::capture::Spec;
+use crate::log::folder;
+use crate::settings::{Choice, Settings};
+use crate::stop::Failure;
+use crate::units::Size;
+use anyhow::anyhow;
+use edge_device::slot::Slots;
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::path::Path;
+
+/// Memory that a network takes, as a multiple of its package: weights packed once, which may be float16 in the file, and
+/// what flows between layers. Measured: 3.0 for the default model, whose weights are float16.
+const FACTOR: u64 = 3;
+/// A disk with less space than this is nearly full, in bytes.
+const LITTLE: u64 = 32 << 20;
+
+/// Whether this user may open the camera at all; what else can be wrong with one is said when it is opened.
+pub fn camera(source: &Spec) -> Result<(), Failure> {
+    let Spec::V4l2(device) = source else { return Ok(()) };
+    let device = Path::new(device);
+    match OpenOptions::new().read(true).write(true).open(device) {
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => Err(Failure::source(anyhow!(
+            "no permission to open the camera {}: this user is not in the group `video`; add it with \
+             `sudo usermod -aG video $USER` and log in anew, or in a unit with SupplementaryGroups=video",
+            device.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// What is no reason to stop, but may be one soon: asked before the package is loaded.
+pub fn warnings(settings: &Settings) -> Vec<String> {
+    let package = match &settings.package {
+        Choice::BuiltIn => None,
+        Choice::File(path) => Some(path.clone()),
+        Choice::Slots(folder) => {
+            let slots = Slots::new(folder);
+            Some(slots.package(slots.active()))
+        }
+    };
+    let bytes = package.and_then(|path| std::fs::metadata(path).ok()).map_or(0, |m| m.len());
+    let memory = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| memory(&text, bytes));
+    let log = &settings.log.path;
+    let disk = (log != Path::new("-")).then(|| folder(log)).and_then(|folder| {
+        let disk = rustix::fs::statvfs(folder).ok()?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let written = std::fs::metadata(log).map_or(0, |m| m.len());
+        disk_space(folder, free, settings.log.rotation.map(|r| r.total.saturating_sub(written)))
+    });
+    memory.into_iter().chain(disk).collect()
+}
+
+/// `meminfo` is /proc/meminfo.
+fn memory(meminfo: &str, package: u64) -> Option<String> {
+    let line = meminfo.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    let available = line.split_whitespace().next()?.parse::<u64>().ok()?.saturating_mul(1024);
+    let needed = package.saturating_mul(FACTOR);
+    (available < needed).then(|| {
+        format!(
+            "low memory: {} available, and this package of {} takes about {}; a smaller or an int8 model takes less",
+            Size(available),
+            Size(package),
+            Size(needed)
+        )
+    })
+}
+
+/// `growth` is what the log may still grow by, where that is bounded.
+fn disk_space(folder: &Path, free: u64, growth: Option<u64>) -> Option<String> {
+    let folder = folder.display();
+    match growth {
+        Some(growth) if free < growth => Some(format!(
+            "little space for the log: {} free in {folder}, and it may still grow by {}; log-total says how much it may hold",
+            Size(free),
+            Size(growth)
+        )),
+        _ if free < LITTLE => Some(format!("the disk of the log is nearly full: {} free in {folder}", Size(free))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn little_memory_is_told() {
+        let meminfo = "MemTotal:  1000000 kB\nMemFree: 1 kB\nMemAvailable:     100000 kB\n";
+        assert_eq!(memory(meminfo, 30_000_000), None);
+        let text = memory(meminfo, 40_000_000).unwrap();
+        assert!(text.contains("102.4 MB available") && text.contains("120.0 MB"), "{text}");
+        assert_eq!(memory("", 1), None);
+    }
+
+    #[test]
+    fn little_space_is_told() {
+        let say = |free, growth| disk_space(Path::new("/var/log"), free, growth);
+        assert_eq!(say(1 << 30, None), None);
+        assert_eq!(say(1 << 30, Some(1 << 29)), None);
+        assert!(say(1 << 30, Some(1 << 31)).unwrap().contains("log-total"));
+        assert!(say(1 << 20, None).unwrap().contains("1.0 MB free in /var/log"));
+    }
+
+    #[test]
+    fn a_camera_that_may_not_be_opened() {
+        assert!(camera(&Spec::Pattern(8, 8)).is_ok());
+        // What does not exist is said by the camera's own opening.
+        assert!(camera(&Spec::V4l2("/dev/video97".into())).is_ok());
+    }
+}

@@ -1,0 +1,282 @@
+//! Everything that runs, from start to end: the parts of the loop.
+
+use crate::capture::{self, Frame, Source};
+use crate::clock::SystemClock;
+use crate::log::Log;
+use crate::package::{self, Model};
+use crate::service::{Service, StatusLine};
+use crate::settings::Settings;
+use crate::status::Status;
+use crate::stop::{Failure, Signals};
+use crate::summary::Summing;
+use crate::{args, checks, config};
+use edge_device::event::{Event, Fault, LatencyMs, Score, Summary, class_label, millis, wall_time};
+use edge_package::hex;
+use edge_vision::Picture;
+use std::ffi::OsString;
+use std::time::{Duration, Instant};
+
+/// A running camera.
+pub struct Device {
+    settings: Settings,
+    started: Instant,
+    model: Model,
+    /// Where frames come from.
+    pub source: Box<dyn Source>,
+    log: Log,
+    status: Status,
+    service: Service,
+    summing: Option<Summing>,
+    picture: Picture,
+    frames: u64,
+    faults: u64,
+    /// Whether the last frame was a fault.
+    faulty: bool,
+}
+
+impl Device {
+    /// Proves the package, opens source and log, and says so.
+    pub fn start(settings: Settings, started: Instant, signals: &Signals) -> Result<Device, Failure> {
+        let mut status = Status::new();
+        status.add(Box::<StatusLine>::default());
+        checks::warnings(&settings).iter().for_each(|warning| status.say(warning));
+        let mut service = Service::new();
+        let model = package::load(&settings, &mut || service.progress())?;
+        checks::camera(&settings.args.source)?;
+        let source = capture::open(&settings.args)?;
+        let log = Log::open(settings.log.clone(), Box::new(SystemClock::new(started)), signals.gate())?;
+        status.say(&format!("{}; {}", model.about, source.describe()));
+        let mut device = Device {
+            summing: settings.args.summary.map(Summing::new),
+            picture: Picture::blank(1, 1).map_err(anyhow::Error::from)?,
+            service,
+            frames: 0,
+            faults: 0,
+            faulty: false,
+            settings,
+            started,
+            model,
+            source,
+            log,
+            status,
+        };
+        device.tell_fallback()?;
+        device.service.ready(&device.model.about);
+        device.status.note(&device.source.describe());
+        Ok(device)
+    }
+
+    /// Whether another frame is wanted.
+    pub fn wants_more(&self) -> bool {
+        self.settings.args.frames.is_none_or(|limit| self.frames < limit)
+    }
+
+    /// Classifies a frame, decides, and logs what came of it.
+    pub fn frame(&mut self, frame: &Frame) -> Result<(), Failure> {
+        self.frames += 1;
+        if let Some(summing) = &mut self.summing {
+            summing.frame(frame.number);
+        }
+        match self.classify(frame) {
+            Ok((mut event, changed)) => {
+                // After a fault the log says again what is seen.
+                let changed = changed || std::mem::take(&mut self.faulty);
+                self.log.event(&mut event, changed)?;
+                self.status.classified(&event);
+                self.service.progress();
+                if let Some(summing) = &mut self.summing {
+                    summing.classified(&event);
+                }
+            }
+            Err(mut fault) => {
+                let first = !std::mem::replace(&mut self.faulty, true);
+                self.log.fault(&mut fault, first)?;
+                self.status.fault(&fault);
+                self.faults += 1;
+                if let Some(summing) = &mut self.summing {
+                    summing.fault();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Frame → RGB → resize → preprocess → classify → decide → the line to log, and whether the decision changed.
+    fn classify(&mut self, frame: &Frame) -> Result<(Event, bool), Fault> {
+        let time = wall_time(frame.wall);
+        let at = frame.at.saturating_duration_since(self.started);
+        let monotonic_s = at.as_micros() as f64 / 1e6;
+        let fault = |error: String| Fault {
+            time: time.clone(),
+            monotonic_s,
+            clock_synced: None,
+            frame: frame.number,
+            source: frame.source.clone(),
+            error,
+        };
+        let Model { classifier, decider, digest, .. } = &mut self.model;
+        let start = Instant::now();
+        frame.decode(&classifier.decode_options(), &mut self.picture).map_err(&fault)?;
+        let decoded = Instant::now();
+        let result = classifier.classify(&self.picture, 1).map_err(|e| fault(e.to_string()))?;
+        let decision = decider.decide(at, classifier.scores(), self.settings.args.top);
+        let latency_ms = LatencyMs {
+            decode: millis(decoded - start),
+            resize: millis(result.times.resize),
+            preprocess: millis(result.times.preprocess),
+            infer: millis(result.times.infer),
+            total: millis(start.elapsed()),
+        };
+        let labels = &classifier.manifest().labels;
+        let event = Event {
+            class: decision.class,
+            decision: class_label(labels, decision.class),
+            top: Score::label(&decision.top, labels),
+            time: time.clone(),
+            monotonic_s,
+            clock_synced: None,
+            frame: frame.number,
+            source: frame.source.clone(),
+            latency_ms,
+            package: hex(digest),
+            backend: classifier.description().backend.into(),
+        };
+        Ok((event, decision.changed))
+    }
+
+    /// No frame has come for `since`, which the source calls waiting.
+    pub fn waiting(&mut self, since: Duration) {
+        self.status.waiting(since);
+        self.service.progress();
+    }
+
+    /// What is done after every turn of the loop.
+    pub fn tick(&mut self) -> Result<(), Failure> {
+        self.sum_up(false)?;
+        self.log.tick()?;
+        self.tell_news();
+        Ok(())
+    }
+
+    fn sum_up(&mut self, end: bool) -> Result<(), Failure> {
+        let Some(totals) = self.summing.as_mut().and_then(|summing| summing.due(end)) else { return Ok(()) };
+        let (time, monotonic_s) = self.log.now();
+        self.log.summary(&mut Summary { time, monotonic_s, clock_synced: None, summary: totals })
+    }
+
+    fn tell_news(&mut self) {
+        for text in self.log.news() {
+            self.status.say(&text);
+        }
+    }
+
+    /// Logs and tells that something happened: `event` is a word for programs, `detail` is for people.
+    pub fn notice(&mut self, event: &str, detail: &str) -> Result<(), Failure> {
+        self.log.notice(event, detail)?;
+        self.tell_news();
+        Ok(())
+    }
+
+    fn tell_fallback(&mut self) -> Result<(), Failure> {
+        match self.model.fallback.take() {
+            Some(why) => self.notice("slot_fallback", &why),
+            None => Ok(()),
+        }
+    }
+
+    /// The last lines, and how it ends.
+    pub fn finish(mut self) -> Result<(), Failure> {
+        let summed = self.sum_up(true);
+        let written = self.log.finish();
+        self.tell_news();
+        self.status.finish(self.frames, self.faults);
+        summed.and(written)?;
+        // A camera drops a frame now and then; a picture that was asked for by name is missed.
+        match (self.faults, self.settings.args.once) {
+            (0, _) | (_, false) => Ok(()),
+            (faults, true) => Err(Failure::pictures(faults)),
+        }
+    }
+
+    /// Reads configuration and package anew. What is wrong with the new ones is told, and the old ones go on.
+    /// Only a camera that can be opened neither in the new way nor in the old one ends the program.
+    pub fn reload(&mut self, words: &[OsString]) -> Result<(), Failure> {
+        self.service.reloading();
+        match self.try_reload(words) {
+            Ok(()) => {
+                let about = format!("{}; {}", self.model.about, self.source.describe());
+                self.notice("reloaded", &about)?;
+                self.tell_fallback()?;
+            }
+            Err(Refused::Kept(failure)) => {
+                let why = format!("the reload failed and what ran goes on: {:#}", failure.cause);
+                self.notice("reload_failed", &why)?;
+            }
+            Err(Refused::Lost(failure)) => return Err(failure),
+        }
+        self.service.ready(&self.model.about);
+        Ok(())
+    }
+
+    fn try_reload(&mut self, words: &[OsString]) -> Result<(), Refused> {
+        let new = config::resolve(words).map_err(Refused::Kept)?;
+        checks::warnings(&new).iter().for_each(|warning| self.status.say(warning));
+        let model = package::load(&new, &mut || self.service.progress()).map_err(Refused::Kept)?;
+        // The log before the source: going back to the old one cannot fail.
+        self.log.set(new.log.clone()).map_err(Refused::Kept)?;
+        if self.settings.differs(&new, args::SOURCE)
+            && let Err(refused) = self.reopen(&new)
+        {
+            if let Err(failure) = self.log.set(self.settings.log.clone()) {
+                return Err(Refused::Lost(failure));
+            }
+            return Err(refused);
+        }
+        self.model = model;
+        if self.summing.as_ref().map(Summing::every) != new.args.summary {
+            self.sum_up(true).map_err(Refused::Lost)?;
+            self.summing = new.args.summary.map(Summing::new);
+        }
+        self.settings = new;
+        Ok(())
+    }
+
+    /// Opens the source anew. A camera that is in use by the old source is opened again after that is closed.
+    fn reopen(&mut self, new: &Settings) -> Result<(), Refused> {
+        checks::camera(&new.args.source).map_err(Refused::Kept)?;
+        if let Ok(source) = capture::open(&new.args) {
+            self.source = source;
+            return Ok(());
+        }
+        self.source = Box::new(Closed);
+        match capture::open(&new.args) {
+            Ok(source) => self.source = source,
+            Err(failure) => {
+                self.source = capture::open(&self.settings.args).map_err(Refused::Lost)?;
+                return Err(Refused::Kept(failure));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a reload did not happen.
+enum Refused {
+    /// What ran goes on.
+    Kept(Failure),
+    /// Nothing is left to go on with.
+    Lost(Failure),
+}
+
+/// The place of a source that is closed before another one is opened.
+struct Closed;
+
+impl Source for Closed {
+    fn next(&mut self, _: Instant) -> Result<capture::Grab, Failure> {
+        Ok(capture::Grab::End)
+    }
+
+    fn describe(&self) -> String {
+        "closed".into()
+    }
+}

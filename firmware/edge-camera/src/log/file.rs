@@ -1,0 +1,365 @@
+//! The log as a file: appended to, renamed when it is full, never cut.
+//!
+//! FILE is written to. When a line would make it larger than allowed, FILE.1 becomes FILE.2 and so on, FILE becomes
+//! FILE.1, and a new FILE begins. A kill between two renames leaves a hole in the numbers, which the next one fills.
+//! A FILE that somebody else moved or removed, or whose disk was taken out, is begun anew within seconds.
+
+use super::Rotation;
+use crate::units::Sync;
+use anyhow::{Context, bail};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often it is looked whether the file is still the one of its name.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// The longest line looked for at the end of a log that was cut off.
+const LONGEST_LINE: u64 = 1 << 20;
+
+/// A log of one or more files.
+pub struct LogFile {
+    path: PathBuf,
+    /// None after a new file could not be made; the next line tries again.
+    file: Option<File>,
+    /// Where the last whole line ends.
+    length: u64,
+    rotation: Option<Rotation>,
+    /// At which length to rotate; more than the rotation says after one failed.
+    full: u64,
+    sync: Sync,
+    synced: Duration,
+    dirty: bool,
+    looked: Duration,
+}
+
+impl LogFile {
+    /// Opens `path` for appending. A line that a power cut left unfinished at the end is removed, so that what
+    /// follows stays readable.
+    pub fn open(path: &Path, rotation: Option<Rotation>, sync: Sync) -> anyhow::Result<LogFile> {
+        let (file, length) = open(path)?;
+        let mut log = LogFile {
+            path: path.into(),
+            file: Some(file),
+            length,
+            rotation: None,
+            full: u64::MAX,
+            sync,
+            synced: Duration::ZERO,
+            dirty: false,
+            looked: Duration::ZERO,
+        };
+        log.set(rotation, sync)?;
+        Ok(log)
+    }
+
+    /// Goes on under other rules. A file that was moved or removed meanwhile is begun anew.
+    pub fn set(&mut self, rotation: Option<Rotation>, sync: Sync) -> anyhow::Result<()> {
+        if rotation.is_some() {
+            let folder = folder(&self.path);
+            rustix::fs::access(folder, rustix::fs::Access::WRITE_OK)
+                .with_context(|| format!("cannot make new files in {}, as log-max-size needs", folder.display()))?;
+        }
+        if self.moved() {
+            let (file, length) = open(&self.path)?;
+            (self.file, self.length) = (Some(file), length);
+        }
+        (self.rotation, self.sync) = (rotation, sync);
+        self.full = rotation.map_or(u64::MAX, |r| r.max);
+        self.trim();
+        Ok(())
+    }
+
+    /// Whether the open file is not the one of its name any more.
+    fn moved(&self) -> bool {
+        let ours = self.file.as_ref().and_then(|f| f.metadata().ok()).map(|m| (m.dev(), m.ino()));
+        ours != std::fs::metadata(&self.path).ok().map(|m| (m.dev(), m.ino()))
+    }
+
+    /// Appends a line. It goes out in one piece; what the disk took of a line it had no space for is taken back.
+    pub fn append(&mut self, line: &[u8], now: Duration) -> io::Result<()> {
+        if self.length > 0 && self.length + line.len() as u64 > self.full {
+            self.rotate();
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => {
+                let (file, length) = open(&self.path).map_err(io::Error::other)?;
+                self.length = length;
+                none.insert(file)
+            }
+        };
+        if let Err(e) = file.write_all(line) {
+            // The disk is full or gone; if even this fails, the next start removes the piece.
+            let _ = file.set_len(self.length);
+            return Err(e);
+        }
+        self.length += line.len() as u64;
+        self.dirty = true;
+        match self.sync {
+            Sync::Line => self.flush(now),
+            _ => self.tick(now),
+        }
+    }
+
+    /// Syncs when it is time to, and looks whether the file is still there.
+    pub fn tick(&mut self, now: Duration) -> io::Result<()> {
+        if now.saturating_sub(self.looked) >= LOOK {
+            self.looked = now;
+            if self.moved() {
+                // The next line opens it, or is the first of a gap.
+                self.file = None;
+            }
+        }
+        match self.sync {
+            Sync::Every(time) if self.dirty && now.saturating_sub(self.synced) >= time => self.flush(now),
+            _ => Ok(()),
+        }
+    }
+
+    /// The last sync.
+    pub fn finish(&mut self, now: Duration) -> io::Result<()> {
+        if self.sync == Sync::Never { Ok(()) } else { self.flush(now) }
+    }
+
+    fn flush(&mut self, now: Duration) -> io::Result<()> {
+        self.synced = now;
+        self.dirty = false;
+        self.file.as_ref().map_or(Ok(()), File::sync_data)
+    }
+
+    /// Begins a new file. Where that cannot be, the old one goes on, and grows by as much again before the next try.
+    fn rotate(&mut self) {
+        // A disk that cannot sync shows that with the next line, too.
+        let _ = self.finish(self.synced);
+        let mut numbers = self.numbers();
+        // Up to the first hole; beyond it nothing is in the way.
+        let filled = numbers.iter().zip(1..).take_while(|(number, expected)| **number == *expected).count();
+        numbers.truncate(filled);
+        let rename = |from: PathBuf, to: u64| std::fs::rename(from, self.numbered(to));
+        let shifted = numbers.into_iter().rev().try_for_each(|number| rename(self.numbered(number), number + 1));
+        let renamed = shifted.and_then(|()| rename(self.path.clone(), 1));
+        match renamed {
+            Ok(()) => {
+                self.file = None;
+                self.length = 0;
+                self.full = self.rotation.map_or(u64::MAX, |r| r.max);
+                self.trim();
+                if self.sync != Sync::Never {
+                    let _ = File::open(folder(&self.path)).and_then(|f| f.sync_all());
+                }
+            }
+            Err(_) => self.full = self.length.saturating_add(self.rotation.map_or(0, |r| r.max)),
+        }
+    }
+
+    /// Removes the oldest files that are too many beside a full current one.
+    fn trim(&self) {
+        let Some(Rotation { max, total }) = self.rotation else { return };
+        let mut sum = max;
+        for number in self.numbers() {
+            let path = self.numbered(number);
+            sum = sum.saturating_add(std::fs::metadata(&path).map_or(0, |m| m.len()));
+            if sum > total {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+
+    /// The numbers of the full files, newest first.
+    fn numbers(&self) -> Vec<u64> {
+        let name = self.path.file_name().unwrap_or_default().as_encoded_bytes();
+        let number = |entry: io::Result<std::fs::DirEntry>| {
+            let file = entry.ok()?.file_name();
+            let digits = file.as_encoded_bytes().strip_prefix(name)?.strip_prefix(b".")?;
+            let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+            (number > 0 && number.to_string().as_bytes() == digits).then_some(number)
+        };
+        let mut numbers: Vec<u64> =
+            std::fs::read_dir(folder(&self.path)).into_iter().flatten().filter_map(number).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    fn numbered(&self, number: u64) -> PathBuf {
+        let mut name = self.path.file_name().unwrap_or_default().to_os_string();
+        name.push(format!(".{number}"));
+        self.path.with_file_name(name)
+    }
+}
+
+/// The folder that a path's file is in.
+pub fn folder(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Opens for appending, as the only writer; where the last whole line ends.
+fn open(path: &Path) -> anyhow::Result<(File, u64)> {
+    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        bail!("another process writes to it");
+    }
+    let length = whole_lines(&mut file)?;
+    if length < file.metadata()?.len() {
+        file.set_len(length)?;
+    }
+    Ok((file, length))
+}
+
+/// The length of the file up to and with its last newline. A tail that is not the beginning of a JSON
+/// object is not ours to remove: the file is something else.
+fn whole_lines(file: &mut File) -> anyhow::Result<u64> {
+    let length = file.metadata()?.len();
+    let start = length.saturating_sub(LONGEST_LINE);
+    file.seek(SeekFrom::Start(start))?;
+    let mut tail = Vec::new();
+    file.take(LONGEST_LINE).read_to_end(&mut tail)?;
+    let cut = tail.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
+    let last = tail[..cut].trim_ascii_end().rsplit(|b| *b == b'\n').next().unwrap_or_default();
+    let begins = |line: &[u8]| line.first().is_none_or(|b| *b == b'{');
+    if !begins(&tail[cut..]) || !begins(last) || (cut == 0 && start > 0) {
+        bail!("the file exists and is not a classification log; name another one");
+    }
+    Ok(start + cut as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbered(i: usize) -> String {
+        format!("{{\"n\":{i:05}}}\n")
+    }
+
+    /// All lines, oldest first, and the size of all files.
+    fn all(log: &LogFile) -> (String, u64) {
+        let mut text = String::new();
+        for number in log.numbers().into_iter().rev() {
+            text += &std::fs::read_to_string(log.numbered(number)).unwrap();
+        }
+        text += &std::fs::read_to_string(&log.path).unwrap_or_default();
+        let length = text.len() as u64;
+        (text, length)
+    }
+
+    fn rotating(dir: &Path, max: u64, total: u64) -> LogFile {
+        LogFile::open(&dir.join("log.jsonl"), Some(Rotation { max, total }), Sync::Rotate).unwrap()
+    }
+
+    #[test]
+    fn full_files_are_renamed_and_no_line_is_cut_or_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        // Not ours, though their names are close.
+        for other in ["log.jsonl.gz", "log.jsonl.01", "log.jsonl.1x", "mylog.jsonl.1"] {
+            std::fs::write(dir.path().join(other), "other").unwrap();
+        }
+        let mut log = rotating(dir.path(), 100, 10_000);
+        let mut expected = String::new();
+        for i in 0..200 {
+            if i % 50 == 49 {
+                drop(log);
+                log = rotating(dir.path(), 100, 10_000);
+            }
+            log.append(numbered(i).as_bytes(), Duration::ZERO).unwrap();
+            expected += &numbered(i);
+            assert!(std::fs::metadata(&log.path).unwrap().len() <= 100);
+        }
+        assert_eq!(all(&log).0, expected);
+        assert!(log.numbers().len() > 20);
+        assert!(dir.path().join("log.jsonl.gz").exists() && dir.path().join("log.jsonl.01").exists());
+    }
+
+    #[test]
+    fn the_oldest_files_go_so_that_all_stay_below_the_total() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = rotating(dir.path(), 100, 350);
+        let mut expected = String::new();
+        for i in 0..500 {
+            log.append(numbered(i).as_bytes(), Duration::ZERO).unwrap();
+            expected += &numbered(i);
+            let (text, size) = all(&log);
+            assert!(size <= 350, "{size}");
+            assert!(expected.ends_with(&text), "{text}");
+            assert!(i < 40 || size > 200, "{size}");
+        }
+        // A smaller total holds at once.
+        log.set(Some(Rotation { max: 100, total: 200 }), Sync::Never).unwrap();
+        assert!(log.numbers().len() == 1);
+    }
+
+    #[test]
+    fn a_kill_between_two_renames_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = rotating(dir.path(), 30, 10_000);
+        let mut expected = String::new();
+        let mut append = |log: &mut LogFile, i| {
+            log.append(numbered(i).as_bytes(), Duration::ZERO).unwrap();
+            expected += &numbered(i);
+            assert_eq!(all(log).0, expected);
+        };
+        (0..7).for_each(|i| append(&mut log, i));
+        // Killed after FILE.2 became FILE.3.
+        std::fs::rename(log.numbered(2), log.numbered(9)).unwrap();
+        std::fs::rename(log.numbered(3), log.numbered(10)).unwrap();
+        (7..20).for_each(|i| append(&mut log, i));
+        // Killed after FILE became FILE.1, in a gap of the numbers.
+        drop(log);
+        let mut log = rotating(dir.path(), 30, 10_000);
+        (20..24).for_each(|i| append(&mut log, i));
+    }
+
+    #[test]
+    fn where_files_cannot_be_renamed_the_log_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = rotating(dir.path(), 30, 10_000);
+        // Its name leads nowhere any more, as on a disk that was taken away.
+        log.path = dir.path().join("elsewhere/log.jsonl");
+        for i in 0..10 {
+            log.append(numbered(i).as_bytes(), Duration::ZERO).unwrap();
+        }
+        let text = std::fs::read_to_string(dir.path().join("log.jsonl")).unwrap();
+        assert_eq!(text, (0..10).map(numbered).collect::<String>());
+    }
+
+    #[test]
+    fn a_log_that_was_moved_away_is_begun_anew_on_a_reload_or_soon() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = rotating(dir.path(), 1000, 10_000);
+        log.append(numbered(0).as_bytes(), Duration::ZERO).unwrap();
+        std::fs::rename(&log.path, dir.path().join("old")).unwrap();
+        log.set(None, Sync::Never).unwrap();
+        log.append(numbered(1).as_bytes(), Duration::ZERO).unwrap();
+        assert_eq!(std::fs::read_to_string(&log.path).unwrap(), numbered(1));
+        assert_eq!(std::fs::read_to_string(dir.path().join("old")).unwrap(), numbered(0));
+        std::fs::remove_file(&log.path).unwrap();
+        log.tick(LOOK).unwrap();
+        log.append(numbered(2).as_bytes(), LOOK).unwrap();
+        assert_eq!(std::fs::read_to_string(&log.path).unwrap(), numbered(2));
+    }
+
+    #[test]
+    fn lines_reach_the_disk_when_the_policy_says() {
+        let seconds = Duration::from_secs;
+        let table = [
+            (Sync::Never, [0, 0, 0]),
+            (Sync::Rotate, [0, 0, 0]),
+            (Sync::Line, [10, 29, 30]),
+            (Sync::Every(seconds(20)), [0, 29, 29]),
+        ];
+        for (sync, expected) in table {
+            let dir = tempfile::tempdir().unwrap();
+            let mut log = LogFile::open(&dir.path().join("log"), None, sync).unwrap();
+            for (at, expected) in [10, 29, 30].into_iter().zip(expected) {
+                log.append(b"{}\n", seconds(at)).unwrap();
+                assert_eq!(log.synced, seconds(expected), "{sync:?} at {at}");
+            }
+            // Nothing comes, but what came before is owed.
+            log.tick(seconds(60)).unwrap();
+            assert_eq!(log.synced == seconds(60), sync == Sync::Every(seconds(20)), "{sync:?}");
+            log.finish(seconds(90)).unwrap();
+            assert_eq!(log.synced == seconds(90), sync != Sync::Never, "{sync:?}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Sizes, spans of time and rates as flags and configuration spell them.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Units of bytes: decimal ones as disks are sold, binary ones as memory is.
+const UNITS: [(&str, u64); 8] = [
+    ("KIB", 1 << 10),
+    ("MIB", 1 << 20),
+    ("GIB", 1 << 30),
+    ("KB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("B", 1),
+];
+
+/// A number of bytes, such as `10MB` or `512KiB`; at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Size, String> {
+        let wrong = || format!("{text:?} is not a size; a number with a unit is needed, such as 500kB, 10MB or 1GiB");
+        let upper = text.trim().to_ascii_uppercase();
+        let (unit, factor) = UNITS.iter().find(|(unit, _)| upper.ends_with(unit)).ok_or_else(wrong)?;
+        let number: f64 = upper[..upper.len() - unit.len()].trim_end().parse().map_err(|_| wrong())?;
+        let bytes = number * *factor as f64;
+        // A petabyte is no log; and f64 counts bytes exactly far beyond it.
+        if (1.0..=1e15).contains(&bytes) { Ok(Size(bytes as u64)) } else { Err(wrong()) }
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unit, factor) = match self.0 {
+            1_000_000_000.. => ("GB", 1e9),
+            1_000_000.. => ("MB", 1e6),
+            1_000.. => ("kB", 1e3),
+            _ => return write!(f, "{} B", self.0),
+        };
+        write!(f, "{:.1} {unit}", self.0 as f64 / factor)
+    }
+}
+
+/// Bytes an hour, such as `5MB/h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget(pub Size);
+
+impl FromStr for Budget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Budget, String> {
+        let size = text.trim().strip_suffix("/h").map(str::parse);
+        size.and_then(Result::ok)
+            .map(Budget)
+            .ok_or_else(|| format!("{text:?} is not a budget; bytes an hour are needed, such as 5MB/h"))
+    }
+}
+
+/// A span of time, such as `60s`, `1500ms` or `5m`: from a millisecond to a year, or 0.
+pub fn span(text: &str) -> Result<Duration, String> {
+    if text.trim() == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let span = humantime::parse_duration(text.trim()).ok();
+    span.filter(|s| (Duration::from_millis(1)..=Duration::from_secs(366 * 86400)).contains(s)).ok_or_else(|| {
+        format!("{text:?} is not a span of time; a number with a unit is needed, such as 500ms, 60s or 5m")
+    })
+}
+
+/// A span of time that is not 0.
+pub fn period(text: &str) -> Result<Duration, String> {
+    span(text)
+        .and_then(|s| if s.is_zero() { Err("a span of time above 0 is needed, such as 60s".into()) } else { Ok(s) })
+}
+
+/// A parser of whole numbers from `least` to `most`.
+pub fn whole<T: TryFrom<u64>>(least: u64, most: u64) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| {
+        let number = text.trim().parse().ok().filter(|n| (least..=most).contains(n));
+        number.and_then(|n| T::try_from(n).ok()).ok_or_else(|| match most {
+            u64::MAX => "a whole number is needed".into(),
+            _ => format!("a whole number from {least} to {most} is needed"),
+        })
+    }
+}
+
+/// A score, 0 to 1.
+pub fn score(text: &str) -> Result<f32, String> {
+    let score = text.trim().parse().ok().filter(|s| (0.0..=1.0).contains(s));
+    score.ok_or_else(|| "a number from 0 to 1 is needed".into())
+}
+
+/// When the log is made to reach the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sync {
+    /// When the kernel likes to: within half a minute as a rule.
+    Never,
+    /// When a file is full, and at the end.
+    Rotate,
+    /// Also whenever so much time has gone by since the last time.
+    Every(Duration),
+    /// After each line.
+    Line,
+}
+
+impl FromStr for Sync {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Sync, String> {
+        match (text, text.split_once(':')) {
+            ("never", _) => Ok(Sync::Never),
+            ("rotate", _) => Ok(Sync::Rotate),
+            ("line", _) => Ok(Sync::Line),
+            (_, Some(("every", time))) => period(time).map(Sync::Every),
+            _ => Err("never, rotate, line or every:TIME (such as every:30s) is needed".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_budgets() {
+        for (text, bytes) in
+            [("10MB", 10_000_000), ("512 KiB", 524_288), ("1.5kb", 1_500), ("7B", 7), ("2GiB", 2 << 30)]
+        {
+            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+        }
+        for bad in ["", "10", "MB", "-1MB", "0B", "1e400MB", "NaNMB", "10 M", "9999999TB"] {
+            assert!(bad.parse::<Size>().unwrap_err().contains("10MB"), "{bad}");
+        }
+        assert_eq!("5MB/h".parse(), Ok(Budget(Size(5_000_000))));
+        assert!("5MB".parse::<Budget>().is_err() && "5/h".parse::<Budget>().is_err());
+        assert_eq!(Size(12_345_678).to_string(), "12.3 MB");
+    }
+
+    #[test]
+    fn spans() {
+        assert_eq!(span("1500ms"), Ok(Duration::from_millis(1500)));
+        assert_eq!(span("0"), Ok(Duration::ZERO));
+        for bad in ["", "60", "-1s", "soon", "1ns", "500 years"] {
+            assert!(span(bad).is_err(), "{bad}");
+        }
+        assert!(period("0").is_err() && period("0s").is_err());
+        assert_eq!("every:30s".parse(), Ok(Sync::Every(Duration::from_secs(30))));
+        assert_eq!("line".parse(), Ok(Sync::Line));
+        assert!(
+            "every".parse::<Sync>().is_err() && "every:0".parse::<Sync>().is_err() && "often".parse::<Sync>().is_err()
+        );
+        assert_eq!(whole::<u16>(1, 256)("256"), Ok(256));
+        for bad in ["0", "257", "-1", "1.5", "x", "99999999999999999999"] {
+            assert_eq!(whole::<u16>(1, 256)(bad), Err("a whole number from 1 to 256 is needed".into()));
+        }
+        assert_eq!(score("0.5"), Ok(0.5));
+        assert!(score("1.1").is_err() && score("NaN").is_err() && score("-0.1").is_err());
+    }
+}
