@@ -54,7 +54,7 @@ fn run(words: &[OsString], started: Instant) -> Result<(), Failure> {
 
 /// The loop: until a signal, the end of the source, or a failure.
 fn watch(device: &mut Device, signals: &Signals, words: &[OsString]) -> Result<(), Failure> {
-    while !signals.stop() && device.wants_more() {
+    while !signals.requested() && device.wants_more() {
         if signals.reload() {
             device.reload(words)?;
         }

@@ -20,6 +20,7 @@ const LAST_LINE: Duration = Duration::from_millis(200);
 
 /// What signals asked for. SIGTERM and SIGINT end the program within a second, a second one of them at once; SIGHUP
 /// asks for a reload.
+#[derive(Clone)]
 pub struct Signals(Arc<Shared>);
 
 #[derive(Default)]
@@ -58,8 +59,8 @@ impl Signals {
         Ok(Signals(shared))
     }
 
-    /// Whether the program is to end.
-    pub fn stop(&self) -> bool {
+    /// Whether the end was asked for.
+    pub fn requested(&self) -> bool {
         self.0.stop.load(Ordering::Relaxed)
     }
 
