@@ -2,6 +2,7 @@
 //! it is the same way, how a package is made from an ONNX file, and the line of the classification log.
 
 pub mod board;
+pub mod capture;
 pub mod event;
 pub mod golden;
 

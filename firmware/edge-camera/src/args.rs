@@ -1,8 +1,9 @@
 //! The command line.
 
-use crate::capture::{Spec, Wanted, parse_rate};
+use crate::capture::{Raw, Spec, Wanted, parse_rate};
 use clap::Parser;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Classifies what a camera sees and writes a log of it.
 ///
@@ -16,13 +17,21 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub package: Option<PathBuf>,
 
-    /// Where frames come from: v4l2:/dev/video0, a picture, a folder of pictures, or pattern[:WIDTHxHEIGHT]
+    /// Where frames come from: v4l2:/dev/video0, a pattern such as v4l2:/dev/v4l/by-id/usb-*, v4l2:name=PART-OF-NAME,
+    /// - for a stream on standard input (Motion-JPEG, or see --raw), a picture, a folder of pictures, or
+    /// pattern[:WIDTHxHEIGHT]
     #[arg(long, default_value = "v4l2:/dev/video0")]
     pub source: Spec,
 
-    /// Format to ask a camera for; the nearest one it has is taken
-    #[arg(long, value_name = "WxH@FPS", default_value = "640x480@30")]
+    /// Format to ask a camera for; the nearest one it has is taken. With :FORMAT (YUYV, NV12, YU12, RGB3, BGR3, MJPEG,
+    /// GREY) only that one
+    #[arg(long, value_name = "WxH@FPS[:FORMAT]", default_value = "640x480@30")]
     pub camera_format: Wanted,
+
+    /// What the stream on standard input is made of, if not JPEGs: WxH:FORMAT with yuv420, nv12, yuyv, rgb24, bgr24 or
+    /// gray, and :bt709, :bt2020 or :full where its colours are not BT.601 with limited range
+    #[arg(long, value_name = "WxH:FORMAT")]
+    pub raw: Option<Raw>,
 
     /// The classification log, JSON lines, appended to; - for standard output
     #[arg(long, value_name = "FILE", default_value = "-")]
@@ -51,6 +60,22 @@ pub struct Args {
     /// Accept only packages signed by this key; may be repeated
     #[arg(long, value_name = "FILE.pub")]
     pub trusted_key: Vec<PathBuf>,
+
+    /// Save the source's frames into this folder as photos to train with, and classify nothing
+    #[arg(long, value_name = "DIR", requires = "label")]
+    pub collect: Option<PathBuf>,
+
+    /// The class that collected photos are of; its folder in DIR
+    #[arg(long, value_name = "CLASS", requires = "collect")]
+    pub label: Option<String>,
+
+    /// Time from one collected photo to the next
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration, requires = "collect")]
+    pub every: Duration,
+
+    /// End after this many collected photos
+    #[arg(long, value_name = "N", requires = "collect")]
+    pub count: Option<u64>,
 
     /// Which board this is (default: read from the device tree)
     #[arg(long)]

@@ -2,6 +2,7 @@
 
 mod args;
 mod capture;
+mod collect;
 mod log;
 mod package;
 mod status;
@@ -14,16 +15,21 @@ use crate::status::Status;
 use crate::stop::{Failure, StopFlag};
 use clap::Parser;
 use edge_device::Classifier;
-use edge_device::event::{Event, Fault, LatencyMs, Score, decision_label, millis, wall_time};
+use edge_device::event::{Event, Fault, LatencyMs, Notice, Score, decision_label, millis, wall_time};
 use edge_package::hex;
 use edge_vision::Picture;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long a source may keep the loop waiting before the stop flag is looked at again.
 const TICK: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
+    // A camera is held by a process of its own, which is this program again.
+    #[cfg(feature = "camera")]
+    if let Some(ended) = capture::v4l2::worker() {
+        return ended;
+    }
     let started = Instant::now();
     match run(&Args::parse(), started) {
         Ok(()) => ExitCode::SUCCESS,
@@ -36,6 +42,9 @@ fn main() -> ExitCode {
 
 fn run(args: &Args, started: Instant) -> Result<(), Failure> {
     let stop = StopFlag::install()?;
+    if let (Some(folder), Some(label)) = (&args.collect, &args.label) {
+        return collect::run(args, folder, label, &stop);
+    }
     let (mut classifier, about) = package::load(args)?;
     let mut source = capture::open(args)?;
     let mut log = Log::open(&args.log)?;
@@ -61,6 +70,11 @@ fn run(args: &Args, started: Instant) -> Result<(), Failure> {
                     }
                 }
             }
+            Grab::Notice { event, detail } => {
+                status.say(&detail);
+                let (time, monotonic_s) = (wall_time(SystemTime::now()), camera.seconds(Instant::now()));
+                log.write(&Notice { time, monotonic_s, event: event.into(), detail })?;
+            }
             Grab::Waiting(since) => status.waiting(since),
             Grab::End => break,
         }
@@ -82,6 +96,11 @@ struct Loop {
 }
 
 impl Loop {
+    /// As the log writes a moment.
+    fn seconds(&self, at: Instant) -> f64 {
+        at.saturating_duration_since(self.started).as_micros() as f64 / 1e6
+    }
+
     /// Frame → RGB → resize → preprocess → classify → decide → the line to log.
     fn classify(
         &mut self,
@@ -90,7 +109,7 @@ impl Loop {
         frame: &capture::Frame,
     ) -> Result<Event, Fault> {
         let time = wall_time(frame.wall);
-        let monotonic_s = frame.at.saturating_duration_since(self.started).as_micros() as f64 / 1e6;
+        let monotonic_s = self.seconds(frame.at);
         let fault = |error: String| Fault {
             time: time.clone(),
             monotonic_s,

@@ -1,0 +1,141 @@
+# Runs in the emulated machine, under busybox' shell. Makes the emulated camera do what cameras do.
+set -e
+capture=/dev/video0
+output=/dev/video1
+link=/run/cameras/usb-vivid
+log=/result/life.jsonl
+
+# Connects the output to the capture node, and shows a picture: show TIMINGS WIDTH HEIGHT FORMAT FILE.
+#
+# Timings and format must be the same on both sides, or vivid scales, or shows noise. The text that vivid writes into its
+# pictures (OSD) is turned off. Kernels before 6.12 or so connect the two by one switch, later ones by a menu of the
+# capture node whose entries name the outputs.
+connect() {
+    v4l2-ctl -d $capture --set-input 1
+    v4l2-ctl -d $output --set-output 0
+    v4l2-ctl -d $capture --set-dv-bt-timings index=0
+    v4l2-ctl -d $capture --set-ctrl osd_text_mode=2
+    v4l2-ctl -d $capture --list-ctrls-menus >/tmp/controls
+    if grep -q ' loop_video ' /tmp/controls; then
+        v4l2-ctl -d $capture --set-ctrl loop_video=1
+    else
+        control=$(sed -n 's/^ *\(hdmi_[0-9_]*is_connected_to\) .*/\1/p' /tmp/controls | head -n 1)
+        entry=$(sed -n '/is_connected_to/,/^ *[a-z]/s/^[[:space:]]*\([0-9]*\): .*HDMI.*/\1/p' /tmp/controls | head -n 1)
+        v4l2-ctl -d $capture --set-ctrl "$control=$entry"
+    fi
+}
+show() {
+    v4l2-ctl -d $output --set-dv-bt-timings index=$1
+    v4l2-ctl -d $output --set-fmt-video-out width=$2,height=$3,pixelformat=$4,field=none
+    v4l2-ctl -d $output --stream-out-mmap --stream-from=$5 --stream-loop >/tmp/shown 2>&1 &
+    shown=$!
+    # Its progress is a character a frame, so anything written means that the picture is on the cable.
+    for wait in $(seq 100); do
+        [ -s /tmp/shown ] && break
+        sleep 0.1
+    done
+    kill -0 $shown || { cat /tmp/shown; exit 1; }
+}
+hide() {
+    kill $shown
+    wait $shown || true
+}
+
+# Waits until the log of the long-lived process has COUNT lines with TEXT: await TEXT COUNT.
+await() {
+    for wait in $(seq 900); do
+        [ "$(grep -c "$1" $log)" -ge "$2" ] && return 0
+        kill -0 $camera 2>/dev/null || { echo "edge-camera ended"; cat /result/life.txt; exit 1; }
+        sleep 0.1
+    done
+    echo "$1 did not come $2 times"
+    cat /result/life.txt
+    tail -n 5 $log
+    exit 1
+}
+# Waits for COUNT more classifications than there are, and notes which those are: classified PHASE COUNT.
+classified() {
+    # One frame may be under way that was captured before.
+    await '"decision"' $(($(grep -c '"decision"' $log) + 1))
+    from=$(wc -l <$log)
+    await '"decision"' $(($(grep -c '"decision"' $log) + $2))
+    sed "1,${from}d" $log | grep '"decision"' >/result/$1.jsonl
+}
+# Descriptors and child processes of the long-lived process.
+usage() {
+    echo "$(ls /proc/$camera/fd | wc -l) $(cat /proc/[0-9]*/stat 2>/dev/null | awk -v p=$camera '$4 == p' | wc -l)"
+}
+
+echo "1: the picture is shown"
+connect
+show 0 640 480 YUYV /photo.yuyv
+v4l2-ctl -d $capture --set-fmt-video width=640,height=480,pixelformat=YUYV,field=none
+v4l2-ctl -d $capture --stream-mmap --stream-count=$COMPARED --stream-to=/result/frames.yuyv >/tmp/captured 2>&1 ||
+    { cat /tmp/captured; exit 1; }
+
+echo "2: one process for all that happens to its camera"
+mkdir -p /run/cameras
+ln -s $capture $link
+touch $log
+edge-camera --package /m.edgepack --source 'v4l2:/run/cameras/usb-*' --log $log 2>/result/life.txt &
+camera=$!
+classified start $CLASSIFIED
+usage >/result/usage-before
+
+echo "3: a stall"
+v4l2-ctl -d $capture --set-ctrl percentage_of_dropped_buffers=100
+await '"camera_stalled"' 1
+await '"camera_lost"' 1
+v4l2-ctl -d $capture --set-ctrl percentage_of_dropped_buffers=0
+await '"camera_back"' 1
+classified stall 1
+
+echo "4: unplugged and plugged in again"
+v4l2-ctl -d $capture --set-ctrl disconnect=1
+rm $link
+await '"camera_lost"' 2
+await 'nothing is called' 1
+hide
+for wait in $(seq 50); do
+    rmmod vivid && break
+    sleep 0.2
+done
+[ ! -e $capture ]
+insmod /modules/vivid.ko $(sed -n 's/^vivid //p' /modules/order)
+connect
+show 0 640 480 YUYV /photo.yuyv
+ln -s $capture $link
+await '"camera_back"' 2
+classified unplugged 1
+
+echo "5: the source changes its format"
+v4l2-ctl -d $capture --set-ctrl dv_timings_signal_mode=1
+await 'its source has changed' 1
+await 'no signal' 1
+hide
+v4l2-ctl -d $capture --list-ctrls-menus >/tmp/controls
+hd=$(sed -n 's/^[[:space:]]*\([0-9]*\): 1280x720p30$/\1/p' /tmp/controls | head -n 1)
+show $hd 1280 720 YUYV /large.yuyv
+v4l2-ctl -d $capture --set-ctrl dv_timings=$hd,dv_timings_signal_mode=4
+await '"camera_back".*1280x720' 1
+classified format 1
+usage >/result/usage-after
+kill $camera
+wait $camera
+hide
+
+echo "6: grey"
+rmmod vivid
+insmod /modules/vivid.ko $(sed -n 's/^vivid //p' /modules/order)
+connect
+show 0 640 480 GREY /photo.grey
+edge-camera --source v4l2:$capture --camera-format 640x480@30:GREY --collect /result --label grey --every 0s --count 3 \
+    2>/result/grey.txt || { cat /result/grey.txt; exit 1; }
+hide
+
+echo "7: a webcam, by its name"
+v4l2-ctl -d $capture --set-input 0
+edge-camera --package /m.edgepack --source v4l2:name=VIVID --frames $CLASSIFIED --log /result/webcam.jsonl \
+    2>/result/webcam.txt || { cat /result/webcam.txt; exit 1; }
+edge-camera --package /m.edgepack --source v4l2:name=none 2>/result/none.txt && exit 1
+[ $? = 4 ] || exit 1
