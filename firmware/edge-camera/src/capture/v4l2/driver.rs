@@ -10,6 +10,7 @@ use crate::capture::Wanted;
 use anyhow::{Context, anyhow, bail};
 use edge_vision::PixelFormat;
 use nokhwa::utils::{CameraFormat, CameraIndex, FrameFormat, RequestedFormat, RequestedFormatType, Resolution};
+use std::io::ErrorKind;
 use std::time::Duration;
 use v4l::FourCC;
 use v4l::buffer::{Flags, Type};
@@ -75,8 +76,10 @@ pub fn open(device: &Device, found: &Found, wanted: Wanted) -> anyhow::Result<(B
     let size = device.follow_source()?.unwrap_or((wanted.width, wanted.height));
     let wanted = Wanted { width: size.0, height: size.1, ..wanted };
     let mut refused = vec![];
-    for Known { nokhwa, .. } in &usable {
+    for Known { code, nokhwa, .. } in &usable {
         let Some(format) = *nokhwa else { continue };
+        // nokhwa refuses a device that its last user left with a format or a rate that nokhwa does not know.
+        ask(&v4l, code, wanted)?;
         match ThroughNokhwa::open(found.index, format, wanted) {
             Ok(driver) => return Ok((Box::new(driver), negotiated(device, &v4l)?)),
             Err(e) => refused.push(format!("{format}: {e:#}")),
@@ -87,6 +90,18 @@ pub fn open(device: &Device, found: &Found, wanted: Wanted) -> anyhow::Result<(B
         Err(e) if refused.is_empty() => Err(e),
         Err(e) => bail!("{e:#} (and through nokhwa: {})", refused.join("; ")),
     }
+}
+
+/// Asks for a format and a rate.
+fn ask(device: &v4l::Device, code: &[u8; 4], wanted: Wanted) -> anyhow::Result<()> {
+    let asked = v4l::Format::new(wanted.width, wanted.height, FourCC::new(code));
+    device.set_format(&asked).map_err(|e| match e.kind() {
+        ErrorKind::ResourceBusy => anyhow!("another program uses it"),
+        _ => anyhow!("cannot set the format: {e}"),
+    })?;
+    // A camera without a rate to set, as an HDMI receiver, has its own.
+    let _ = device.set_params(&v4l::video::capture::Parameters::with_fps(wanted.fps));
+    Ok(())
 }
 
 fn not_offered(offered: &[[u8; 4]], wanted: Wanted) -> anyhow::Error {
@@ -152,10 +167,7 @@ struct ThroughV4l {
 
 impl ThroughV4l {
     fn open(device: &v4l::Device, known: &Known, wanted: Wanted) -> anyhow::Result<ThroughV4l> {
-        let asked = v4l::Format::new(wanted.width, wanted.height, FourCC::new(&known.code));
-        device.set_format(&asked).context("cannot set the format")?;
-        // A camera without a rate to set, as an HDMI receiver, has its own.
-        let _ = device.set_params(&v4l::video::capture::Parameters::with_fps(wanted.fps));
+        ask(device, &known.code, wanted)?;
         let stream = MmapStream::with_buffers(device, Type::VideoCapture, BUFFERS).context("cannot get buffers")?;
         Ok(ThroughV4l { stream })
     }

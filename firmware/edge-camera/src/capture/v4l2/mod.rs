@@ -71,8 +71,9 @@ pub struct Camera {
     /// Whether an answer is due.
     asked: bool,
     opened: bool,
-    /// Since when the helper has had nothing to say, though it should.
-    quiet: Instant,
+    /// Since when the process has had an answer to give: it was started, has opened the camera, or was asked.
+    due: Instant,
+    /// When the last frame was captured.
     last_frame: Instant,
     /// What has been told of the silence or loss that goes on.
     told: Option<String>,
@@ -112,7 +113,7 @@ impl Camera {
             interval: Duration::ZERO,
             asked: false,
             opened: false,
-            quiet: now,
+            due: now,
             last_frame: now,
             told: None,
             lost: false,
@@ -144,7 +145,7 @@ impl Camera {
         if !self.dying.is_empty() {
             return self.lose("the process that held it is stuck within its driver");
         }
-        self.quiet = Instant::now();
+        self.due = Instant::now();
         (self.opened, self.asked) = (false, false);
         self.base = self.next_number;
         match Helper::start((self.command)(), &self.pool) {
@@ -181,7 +182,7 @@ impl Camera {
             Message::Opened { about, device, interval_ns } => {
                 (self.about, self.device, self.opened) = (about, device, true);
                 self.interval = Duration::from_nanos(interval_ns);
-                self.quiet = Instant::now();
+                self.due = Instant::now();
                 self.pool.give(bytes);
             }
             Message::Frame(header) => {
@@ -193,9 +194,8 @@ impl Camera {
                 self.lost = false;
                 self.pause = self.patience.first_pause;
                 self.asked = false;
-                self.last_frame = Instant::now();
-                self.quiet = self.last_frame;
                 let frame = self.frame(header, bytes);
+                self.last_frame = frame.at;
                 self.next_number = frame.number + 1;
                 self.ready.push_back(Grab::Frame(frame));
             }
@@ -220,20 +220,22 @@ impl Camera {
 
     /// Looks at how long nothing has come, and acts on it.
     fn judge(&mut self) {
-        let quiet = self.quiet.elapsed();
+        let due = self.due.elapsed();
         if !self.opened {
-            if quiet >= self.patience.open {
+            if due >= self.patience.open {
                 self.lose("it does not answer");
             }
             return;
         }
-        // The first frame takes a camera longer.
-        let first = self.base == self.next_number;
         let silence = self.patience.silence.max(self.interval * 6);
-        let stall = if first { silence } else { self.patience.stall.max(self.interval * 3) };
-        if quiet >= silence {
+        let stall = self.patience.stall.max(self.interval * 3);
+        // The first frame takes a camera longer. Later on, what was not answered at once was not there, so the camera has
+        // been silent since its last frame, however long that one's classification took.
+        let first = self.base == self.next_number;
+        let quiet = if first { due } else { self.last_frame.elapsed() };
+        if quiet >= silence && due >= silence / 2 {
             self.lose(&format!("no frame for {:.1} s", silence.as_secs_f64()));
-        } else if quiet >= stall && self.told.is_none() {
+        } else if quiet >= stall && due >= stall / 3 && !first && self.told.is_none() {
             let detail = format!("the camera {} has delivered no frame for {:.1} s", self.about, quiet.as_secs_f64());
             self.told = Some(detail.clone());
             self.notice("camera_stalled", detail);
@@ -261,8 +263,7 @@ impl Source for Camera {
             };
             if self.opened && !std::mem::replace(&mut self.asked, true) {
                 helper.ask();
-                // How long classification took is not the camera's silence.
-                self.quiet = Instant::now();
+                self.due = Instant::now();
             }
             match helper.hear(deadline) {
                 Heard::Message(message, bytes) => self.take(message, bytes),
