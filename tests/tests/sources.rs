@@ -117,6 +117,7 @@ fn sources_that_cannot_be_meant() {
     open("v4l2:/dev/v4l/by-id/none-*").fails(4, &["/dev/v4l/by-id/none-*", "/dev/video"]);
     open("v4l2:name=no such camera").fails(4, &["no such camera", "/dev/video"]);
     open("v4l2:").fails(2, &["v4l2:/dev/video0"]);
+    edge_camera!("--package", package, "--source", "pattern", "--raw", "8x8:gray").fails(2, &["--raw", "--source -"]);
     edge_camera!("--source", "pattern", "--collect", scratch.path("x")).fails(2, &["--label"]);
     edge_camera!("--source", "pattern", "--collect", scratch.path("x"), "--label", "../y").fails(2, &["../y"]);
     edge_camera!("--source", "pattern", "--camera-format", "640x480:GRAU").fails(2, &["GRAU", "GREY"]);

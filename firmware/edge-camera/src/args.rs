@@ -17,9 +17,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub package: Option<PathBuf>,
 
-    /// Where frames come from: v4l2:/dev/video0, a pattern such as v4l2:/dev/v4l/by-id/usb-*, v4l2:name=PART-OF-NAME,
-    /// - for a stream on standard input (Motion-JPEG, or see --raw), a picture, a folder of pictures, or
-    /// pattern[:WIDTHxHEIGHT]
+    /// Where frames come from: v4l2:/dev/video0, a pattern such as v4l2:/dev/v4l/by-id/usb-*, v4l2:name=PART-OF-NAME, a
+    /// stream on standard input (-, Motion-JPEG or see --raw), a picture, a folder of pictures, or pattern[:WIDTHxHEIGHT]
     #[arg(long, default_value = "v4l2:/dev/video0")]
     pub source: Spec,
 

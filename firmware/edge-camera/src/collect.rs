@@ -24,7 +24,7 @@ pub fn run(args: &Args, folder: &Path, label: &str, stop: &StopFlag) -> Result<(
     fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make the folder {}", folder.display()))
         .map_err(Failure::usage)?;
-    let mut source = capture::open(args)?;
+    let mut source = capture::open(args, stop)?;
     status::tell(&format!("photos of {label:?} go to {}; {}", folder.display(), source.describe()));
     let (mut saved, mut due) = (0, Instant::now());
     while !stop.requested() && args.count.is_none_or(|count| saved < count) {

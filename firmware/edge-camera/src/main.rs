@@ -46,7 +46,7 @@ fn run(args: &Args, started: Instant) -> Result<(), Failure> {
         return collect::run(args, folder, label, &stop);
     }
     let (mut classifier, about) = package::load(args)?;
-    let mut source = capture::open(args)?;
+    let mut source = capture::open(args, &stop)?;
     let mut log = Log::open(&args.log)?;
     let mut status = Status::new();
     status.say(&format!("{about}; {}", source.describe()));

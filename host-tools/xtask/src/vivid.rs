@@ -50,7 +50,8 @@ pub struct Classify<'a> {
 /// Captured frames must equal the shown one byte for byte. One `edge-camera` then runs in the guest on the HDMI input,
 /// while its camera stalls, is unplugged and plugged in again, and changes its format: each must be told in the log,
 /// and each time frames must come again and have the expected label on top. Grey frames are collected and must equal the
-/// shown ones, too (`png_to_rgb` reads a PNG file's pixels). The webcam input is opened by its name, through nokhwa.
+/// shown ones, too (`png_to_rgb` reads a PNG file's pixels). The webcam input is opened by its name, through nokhwa; an
+/// `edge-camera` that is killed takes along the process that holds it, though that one is stuck.
 /// Where the emulator can't be fetched, the error is an [`apt::Unavailable`].
 pub fn camera_step(photo: &Path, classify: &Classify, png_to_rgb: impl Fn(&[u8]) -> Result<Vec<u8>>) -> Result<String> {
     let rgb = read_photo(photo)?;
@@ -88,7 +89,7 @@ pub fn camera_step(photo: &Path, classify: &Classify, png_to_rgb: impl Fn(&[u8])
         "{COMPARED} frames of {WIDTH}x{HEIGHT} YUYV came through the emulated camera bit for bit, and grey ones through \
          edge-camera, too; one process of it logged {:?} from the start (dropping {dropped} older frames), after a stall, \
          after unplugging and plugging in, and at 1280x720 after the source had changed, each with its notices and with \
-         no descriptor more; a webcam was opened by its name through nokhwa (boot {:.1} s, {:.1} s in all)",
+         no descriptor more; a webcam was opened by its name through nokhwa, and let go when edge-camera was killed (boot {:.1} s, {:.1} s in all)",
         classify.expected,
         result.boot.as_secs_f32(),
         result.total.as_secs_f32()

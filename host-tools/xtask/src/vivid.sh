@@ -147,5 +147,24 @@ echo "7: a webcam, by its name"
 v4l2-ctl -d $capture --set-input 0
 edge-camera --package /m.edgepack --source v4l2:name=VIVID --frames $CLASSIFIED --log /result/webcam.jsonl \
     2>/result/webcam.txt || { cat /result/webcam.txt; exit 1; }
+echo "8: killed while its camera is stuck"
+edge-camera --source v4l2:$capture --collect /tmp --label killed --every 1h 2>/dev/null &
+camera=$!
+for wait in $(seq 300); do
+    [ -n "$(ls /tmp/killed 2>/dev/null)" ] && break
+    sleep 0.1
+done
+v4l2-ctl -d $capture --set-ctrl percentage_of_dropped_buffers=100
+holders() {
+    cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' ' ' | grep -c '[c]apture-worker' || true
+}
+[ "$(holders)" = 1 ]
+kill -9 $camera
+for wait in $(seq 100); do
+    [ "$(holders)" = 0 ] && break
+    sleep 0.1
+done
+[ "$(holders)" = 0 ]
+
 edge-camera --package /m.edgepack --source v4l2:name=none 2>/result/none.txt && exit 1
 [ $? = 4 ] || exit 1

@@ -10,7 +10,7 @@ pub mod v4l2;
 pub use stream::Raw;
 
 use crate::args::Args;
-use crate::stop::Failure;
+use crate::stop::{Failure, StopFlag};
 use edge_vision::{ColorSpace, DecodeOptions, Picture, PixelFormat, RawFrame, decode, to_picture_into};
 use pool::Bytes;
 use std::fmt;
@@ -214,10 +214,15 @@ pub fn parse_rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| "a number from 0.001 to 1000 is needed".into())
 }
 
-/// Opens what `--source` names.
-pub fn open(args: &Args) -> Result<Box<dyn Source>, Failure> {
+/// Opens what `--source` names. A camera that takes its time is given up when a signal asks to stop.
+pub fn open(args: &Args, stop: &StopFlag) -> Result<Box<dyn Source>, Failure> {
+    if args.raw.is_some() && args.source != Spec::Stdin {
+        return Err(Failure::usage(anyhow::anyhow!(
+            "--raw describes the stream of --source -, which is not asked for"
+        )));
+    }
     let opened: anyhow::Result<Box<dyn Source>> = match &args.source {
-        Spec::V4l2(device) => camera(device, args.camera_format),
+        Spec::V4l2(device) => camera(device, args.camera_format, stop),
         Spec::Stdin => stream::Stream::open(args.raw, args.once).map(|stream| Box::new(stream) as _),
         Spec::Pattern(width, height) => Ok(Box::new(pattern::Pattern::new(*width, *height, args.once, args.rate))),
         Spec::Files(path) => files::Files::open(path, args.once, args.rate).map(|files| Box::new(files) as _),
@@ -226,12 +231,12 @@ pub fn open(args: &Args) -> Result<Box<dyn Source>, Failure> {
 }
 
 #[cfg(feature = "camera")]
-fn camera(device: &str, wanted: Wanted) -> anyhow::Result<Box<dyn Source>> {
-    Ok(Box::new(v4l2::Camera::open(device, wanted)?))
+fn camera(device: &str, wanted: Wanted, stop: &StopFlag) -> anyhow::Result<Box<dyn Source>> {
+    Ok(Box::new(v4l2::Camera::open(device, wanted, &|| stop.requested())?))
 }
 
 #[cfg(not(feature = "camera"))]
-fn camera(device: &str, _: Wanted) -> anyhow::Result<Box<dyn Source>> {
+fn camera(device: &str, _: Wanted, _: &StopFlag) -> anyhow::Result<Box<dyn Source>> {
     anyhow::bail!("cannot open {device}: this build has no camera support (the feature \"camera\" is off)")
 }
 

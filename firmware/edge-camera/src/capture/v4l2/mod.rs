@@ -24,6 +24,12 @@ use std::time::{Duration, Instant, SystemTime};
 /// The first argument of the process that holds the camera.
 const WORKER: &str = "capture-worker";
 
+/// Reasons told of one loss, so that a camera that is away for a month does not fill the log.
+const REASONS: usize = 8;
+
+/// How long opening waits until it is asked again whether to go on.
+const TICK: Duration = Duration::from_millis(100);
+
 /// How long what is waited for.
 #[derive(Debug, Clone, Copy)]
 struct Patience {
@@ -75,8 +81,8 @@ pub struct Camera {
     due: Instant,
     /// When the last frame was captured.
     last_frame: Instant,
-    /// What has been told of the silence or loss that goes on.
-    told: Option<String>,
+    /// What has been told of the silence or loss that goes on: each reason once, and not more than [`REASONS`].
+    told: Vec<String>,
     lost: bool,
     next_try: Instant,
     pause: Duration,
@@ -88,7 +94,8 @@ pub struct Camera {
 
 impl Camera {
     /// Opens the camera and starts to capture. That it can't be opened is an error only now; later on it is waited for.
-    pub fn open(camera: &str, wanted: Wanted) -> anyhow::Result<Camera> {
+    /// When `stop` says so, what is there by then is returned.
+    pub fn open(camera: &str, wanted: Wanted, stop: &dyn Fn() -> bool) -> anyhow::Result<Camera> {
         let (name, format) = (camera.to_string(), wanted.to_string());
         let command = move || {
             // The running program, even where an update has replaced its file.
@@ -97,10 +104,15 @@ impl Camera {
             command.arg0("edge-camera").arg(WORKER).arg(&name).arg(&format).process_group(0);
             command
         };
-        Camera::start(camera, Box::new(command), PATIENCE)
+        Camera::start(camera, Box::new(command), PATIENCE, stop)
     }
 
-    fn start(name: &str, command: Box<dyn Fn() -> Command>, patience: Patience) -> anyhow::Result<Camera> {
+    fn start(
+        name: &str,
+        command: Box<dyn Fn() -> Command>,
+        patience: Patience,
+        stop: &dyn Fn() -> bool,
+    ) -> anyhow::Result<Camera> {
         let now = Instant::now();
         let mut camera = Camera {
             command,
@@ -115,7 +127,7 @@ impl Camera {
             opened: false,
             due: now,
             last_frame: now,
-            told: None,
+            told: vec![],
             lost: false,
             next_try: now,
             pause: patience.first_pause,
@@ -125,11 +137,12 @@ impl Camera {
         };
         camera.launch();
         let deadline = now + patience.open;
-        while !camera.opened {
+        while !camera.opened && !stop() {
             let Some(helper) = &mut camera.helper else { bail!("cannot start the process that holds the camera") };
-            match helper.hear(deadline) {
+            match helper.hear(deadline.min(Instant::now() + TICK)) {
                 Heard::Message(Message::Failed(why), _) => bail!("cannot open the camera {name}: {why}"),
                 Heard::Message(message, bytes) => camera.take(message, bytes),
+                Heard::Nothing if Instant::now() < deadline => {}
                 Heard::Nothing => bail!("the camera {name} does not answer"),
                 Heard::Gone(why) => bail!("cannot open the camera {name}: {why}"),
             }
@@ -164,9 +177,9 @@ impl Camera {
         }
         self.opened = false;
         self.lost = true;
-        if self.told.as_deref() != Some(why) {
+        if self.told.len() < REASONS && !self.told.iter().any(|told| told == why) {
             self.notice("camera_lost", format!("the camera {} is lost: {why}", self.about));
-            self.told = Some(why.into());
+            self.told.push(why.into());
         }
         self.next_try = Instant::now() + self.pause;
         self.pause = (self.pause * 2).min(self.patience.last_pause);
@@ -186,7 +199,7 @@ impl Camera {
                 self.pool.give(bytes);
             }
             Message::Frame(header) => {
-                if self.told.take().is_some() {
+                if !std::mem::take(&mut self.told).is_empty() {
                     let silent = self.last_frame.elapsed().as_secs_f64();
                     let how = if self.lost { "is open again" } else { "delivers again" };
                     self.notice("camera_back", format!("the camera {} {how} after {silent:.1} s", self.about));
@@ -235,9 +248,9 @@ impl Camera {
         let quiet = if first { due } else { self.last_frame.elapsed() };
         if quiet >= silence && due >= silence / 2 {
             self.lose(&format!("no frame for {:.1} s", silence.as_secs_f64()));
-        } else if quiet >= stall && due >= stall / 3 && !first && self.told.is_none() {
+        } else if quiet >= stall && due >= stall / 3 && !first && self.told.is_empty() {
             let detail = format!("the camera {} has delivered no frame for {:.1} s", self.about, quiet.as_secs_f64());
-            self.told = Some(detail.clone());
+            self.told.push(detail.clone());
             self.notice("camera_stalled", detail);
         }
     }

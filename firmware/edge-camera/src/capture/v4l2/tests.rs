@@ -54,6 +54,10 @@ impl Scripts {
 
     /// A camera held by `script`, in which `say NAME` says something and `asked` waits to be asked.
     fn open(&self, script: &str) -> anyhow::Result<Camera> {
+        self.open_until(script, &|| false)
+    }
+
+    fn open_until(&self, script: &str, stop: &dyn Fn() -> bool) -> anyhow::Result<Camera> {
         let script = format!(
             "say() {{ cat \"$1\"; }}; asked() {{ [ \"$(head -c 1)\" = n ] || exit; }}; once() {{ mkdir \"$1\" 2>/dev/null; }}; {script}"
         );
@@ -63,7 +67,7 @@ impl Scripts {
             command.arg("-c").arg(&script).current_dir(&dir);
             command
         };
-        Camera::start("fake", Box::new(command), SHORT)
+        Camera::start("fake", Box::new(command), SHORT, stop)
     }
 }
 
@@ -151,6 +155,13 @@ fn a_camera_that_is_not_there_at_the_start_is_an_error() {
     assert_eq!(why("say failed"), "cannot open the camera fake: it was unplugged");
     assert_eq!(why("exit 3"), "cannot open the camera fake: its process ended");
     assert!(why("say nonsense").contains("its process failed"));
+    assert_eq!(children(), 0);
+}
+
+#[test]
+fn a_camera_that_does_not_answer_at_the_start_keeps_nobody_from_stopping() {
+    let scripts = Scripts::new();
+    drop(scripts.open_until("exec sleep 1000", &|| true).unwrap());
     assert_eq!(children(), 0);
 }
 

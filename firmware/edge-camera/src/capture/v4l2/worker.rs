@@ -137,8 +137,7 @@ fn answer(shared: &Shared) -> ExitCode {
 fn capture(camera: &str, wanted: Wanted, shared: &Arc<Shared>) -> anyhow::Result<std::convert::Infallible> {
     let found = choose::find(camera)?;
     let device = Device::open(&found.path)?;
-    let (mut driver, Negotiated { pixels, told, interval }) =
-        driver::open(&device, &found, wanted).with_context(|| found.named.display().to_string())?;
+    let (mut driver, Negotiated { pixels, told, interval }) = driver::open(&device, &found, wanted)?;
     let mut about = found.named.display().to_string();
     if found.named != found.path {
         about += &format!(" = {}", found.path.display());
