@@ -11,10 +11,13 @@ use edge_vision::{ColorMatrix, ColorRange, ColorSpace, Piece, PixelFormat, RawSp
 use std::io::{ErrorKind, IsTerminal, Read};
 use std::str::FromStr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Bytes read at a time; what a pipe holds.
 const CHUNK: usize = 1 << 16;
+
+/// A live stream that is silent this long has stalled, unless its frames are farther apart than a third of it.
+const STALL: Duration = Duration::from_millis(1500);
 
 /// What `--raw` says of a stream.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -146,7 +149,13 @@ impl Shared {
 pub struct Stream {
     shared: Arc<Shared>,
     raw: Option<Raw>,
+    ordered: bool,
     last_frame: Instant,
+    /// From the last frame but one to the last; none before there were two.
+    interval: Option<Duration>,
+    stalled: bool,
+    /// A frame that waits for the news before it.
+    held: Option<Frame>,
     /// Bytes between frames that were told of.
     told: u64,
     cut_told: bool,
@@ -169,7 +178,17 @@ impl Stream {
             .name("stream".into())
             .spawn(move || read(from, raw, ordered, &reading))
             .context("cannot start the thread that reads the stream")?;
-        Ok(Stream { shared, raw, last_frame: Instant::now(), told: 0, cut_told: false })
+        Ok(Stream {
+            shared,
+            raw,
+            ordered,
+            last_frame: Instant::now(),
+            interval: None,
+            stalled: false,
+            held: None,
+            told: 0,
+            cut_told: false,
+        })
     }
 }
 
@@ -205,6 +224,9 @@ fn read(mut from: impl Read, raw: Option<Raw>, ordered: bool, shared: &Shared) {
 
 impl Source for Stream {
     fn next(&mut self, deadline: Instant) -> Result<Grab, Failure> {
+        if let Some(frame) = self.held.take() {
+            return Ok(Grab::Frame(frame));
+        }
         let patience = deadline.saturating_duration_since(Instant::now());
         let empty = |state: &mut State| state.frame.is_none() && state.ended.is_none();
         let (mut state, _) = self
@@ -216,8 +238,17 @@ impl Source for Stream {
         drop(state);
         self.shared.changed.notify_all();
         if let Some(frame) = frame {
-            self.last_frame = Instant::now();
-            return Ok(Grab::Frame(frame));
+            let silent = frame.at.saturating_duration_since(self.last_frame);
+            if !self.stalled {
+                self.interval = (frame.number > 0).then_some(silent);
+            }
+            self.last_frame = frame.at;
+            if !std::mem::take(&mut self.stalled) {
+                return Ok(Grab::Frame(frame));
+            }
+            self.held = Some(frame);
+            let detail = format!("the stream goes on after {:.1} s", silent.as_secs_f64());
+            return Ok(Grab::Notice { event: "stream_back", detail });
         }
         // Damage is told once at once, and its sum at the end.
         if skipped > self.told && (self.told == 0 || ended.is_some()) {
@@ -227,6 +258,15 @@ impl Source for Stream {
             return Ok(Grab::Notice { event: "stream_damaged", detail });
         }
         let Some(Ended { unfinished, error }) = ended else {
+            let silent = self.last_frame.elapsed();
+            let stall = self.interval.map(|interval| STALL.max(interval * 3));
+            if !self.ordered
+                && stall.is_some_and(|stall| silent >= stall)
+                && !std::mem::replace(&mut self.stalled, true)
+            {
+                let detail = format!("the stream has had no frame for {:.1} s", silent.as_secs_f64());
+                return Ok(Grab::Notice { event: "stream_stalled", detail });
+            }
             return Ok(Grab::Waiting(self.last_frame.elapsed()));
         };
         if let Some(error) = error {
@@ -250,7 +290,6 @@ impl Source for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn grabs(bytes: Vec<u8>, raw: Option<&str>) -> (Vec<Frame>, Vec<&'static str>) {
         let mut stream = Stream::start(std::io::Cursor::new(bytes), raw.map(|r| r.parse().unwrap()), true).unwrap();
@@ -295,6 +334,30 @@ mod tests {
             .collect();
         assert_eq!(bytes, [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]);
         assert_eq!(frames[1].number, 1);
+    }
+
+    #[test]
+    fn a_live_stream_that_stalls_is_told_and_that_it_goes_on() {
+        let (from, mut to) = std::io::pipe().unwrap();
+        let mut stream = Stream::start(from, Some("1x1:gray".parse().unwrap()), false).unwrap();
+        let mut next = move || loop {
+            match stream.next(Instant::now() + Duration::from_millis(20)).unwrap() {
+                Grab::Waiting(_) => {}
+                Grab::Frame(frame) => return format!("frame {}", frame.number),
+                Grab::Notice { event, .. } => return event.to_string(),
+                Grab::End => return "end".into(),
+            }
+        };
+        for number in 0..2 {
+            std::io::Write::write_all(&mut to, &[7]).unwrap();
+            assert_eq!(next(), format!("frame {number}"));
+        }
+        assert_eq!(next(), "stream_stalled");
+        std::io::Write::write_all(&mut to, &[7]).unwrap();
+        assert_eq!(next(), "stream_back");
+        assert_eq!(next(), "frame 2");
+        drop(to);
+        assert_eq!(next(), "end");
     }
 
     #[test]
