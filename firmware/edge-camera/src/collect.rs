@@ -21,10 +21,11 @@ pub fn run(args: &Args, folder: &Path, label: &str, stop: &StopFlag) -> Result<(
         return Err(Failure::usage(anyhow!("--label {label:?}: a label is the name of a folder")));
     }
     let folder = folder.join(label);
+    // The source first: an empty folder would be a class without photos.
+    let mut source = capture::open(args, stop)?;
     fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make the folder {}", folder.display()))
         .map_err(Failure::usage)?;
-    let mut source = capture::open(args, stop)?;
     status::tell(&format!("photos of {label:?} go to {}; {}", folder.display(), source.describe()));
     let (mut saved, mut due) = (0, Instant::now());
     while !stop.requested() && args.count.is_none_or(|count| saved < count) {

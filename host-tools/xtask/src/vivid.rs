@@ -81,10 +81,20 @@ pub fn camera_step(photo: &Path, classify: &Classify, png_to_rgb: impl Fn(&[u8])
     let dropped = check_life(&result, classify.expected).with_context(console)?;
     check_grey(&result, &grey, png_to_rgb).with_context(console)?;
     let webcam = text(&result, "webcam.txt")?;
-    ensure!(webcam.contains("(vivid) 640x480 YUYV through nokhwa"), "nokhwa was expected to open the webcam: {webcam}");
+    ensure!(
+        webcam.contains("(vivid) 640x480 YUYV (BT.601, limited range) through nokhwa"),
+        "nokhwa was expected to open the webcam: {webcam}"
+    );
     ensure!(events(&result, "webcam.jsonl", "label").with_context(console)?.len() == CLASSIFIED);
-    let none = text(&result, "none.txt")?;
-    ensure!(none.contains("/dev/video0 (vivid)"), "a camera that is missing should be told with what is there: {none}");
+    for (name, part) in [
+        ("none.txt", "there are /dev/video0 (vivid), /dev/video1 (vivid, no camera)"),
+        ("format.txt", "YUYV"),
+        ("format.txt", "MJPEG was asked for"),
+        ("denied.txt", "add the user to it"),
+    ] {
+        let said = text(&result, name)?;
+        ensure!(said.contains(part), "{name} should say {part:?}: {said}");
+    }
     Ok(format!(
         "{COMPARED} frames of {WIDTH}x{HEIGHT} YUYV came through the emulated camera bit for bit, and grey ones through \
          edge-camera, too; one process of it logged {:?} from the start (dropping {dropped} older frames), after a stall, \
@@ -130,13 +140,13 @@ fn check_life(result: &GuestResult, expected: &str) -> Result<u64> {
     for (event, part) in [
         ("camera_stalled", "no frame for"),
         ("camera_lost", "no frame for"),
-        ("camera_back", "640x480 YUYV through v4l"),
+        ("camera_back", "640x480 YUYV (BT.601, limited range) through v4l"),
         ("camera_lost", ""),
         ("camera_lost", "nothing is called /run/cameras/usb-*"),
-        ("camera_back", "640x480 YUYV through v4l"),
+        ("camera_back", "640x480 YUYV (BT.601, limited range) through v4l"),
         ("camera_lost", "its source has changed"),
         ("camera_lost", "no signal"),
-        ("camera_back", "1280x720 YUYV through v4l"),
+        ("camera_back", "1280x720 YUYV (BT.709, limited range) through v4l"),
     ] {
         let told =
             rest.any(|(name, entry)| name == event && entry["detail"].as_str().is_some_and(|d| d.contains(part)));

@@ -166,5 +166,15 @@ for wait in $(seq 100); do
 done
 [ "$(holders)" = 0 ]
 
-edge-camera --package /m.edgepack --source v4l2:name=none 2>/result/none.txt && exit 1
-[ $? = 4 ] || exit 1
+echo "9: cameras that cannot be opened"
+refused() {
+    name=$1
+    shift
+    code=0
+    "$@" --collect /tmp --label none 2>/result/$name.txt || code=$?
+    [ $code = 4 ] || { cat /result/$name.txt; exit 1; }
+}
+refused none edge-camera --source v4l2:name=none
+refused format edge-camera --source v4l2:$capture --camera-format 640x480@30:MJPEG
+chmod 600 $capture
+refused denied start-stop-daemon -S -c 1000:1000 -x /usr/local/bin/edge-camera -- --source v4l2:$capture

@@ -104,8 +104,13 @@ fn ask(device: &v4l::Device, code: &[u8; 4], wanted: Wanted) -> anyhow::Result<(
     Ok(())
 }
 
+/// A format's code as the kernel writes it; its highest bit stands for big-endian samples.
+fn name(code: &[u8; 4]) -> String {
+    let letters: String = code.iter().map(|byte| char::from(byte & 0x7F)).filter(char::is_ascii_graphic).collect();
+    if code[3] >= 0x80 { letters + "-BE" } else { letters }
+}
+
 fn not_offered(offered: &[[u8; 4]], wanted: Wanted) -> anyhow::Error {
-    let name = |code: &[u8; 4]| String::from_utf8_lossy(code).trim_end().to_string();
     let offers = match offered {
         [] => "nothing".into(),
         some => some.iter().map(name).collect::<Vec<_>>().join(", "),
@@ -121,7 +126,7 @@ fn not_offered(offered: &[[u8; 4]], wanted: Wanted) -> anyhow::Error {
 fn negotiated(device: &Device, v4l: &v4l::Device) -> anyhow::Result<Negotiated> {
     let told = device.format()?;
     let Some(known) = FORMATS.iter().find(|f| f.code == told.fourcc) else {
-        bail!("it delivers {}, which was not asked for", String::from_utf8_lossy(&told.fourcc));
+        bail!("it delivers {}, which was not asked for", name(&told.fourcc));
     };
     let interval = v4l
         .params()
@@ -186,5 +191,20 @@ impl Driver for ThroughV4l {
 
     fn library(&self) -> &'static str {
         "v4l"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_format_that_is_not_offered_is_told_with_those_that_are() {
+        let wanted: Wanted = "640x480@30".parse().unwrap();
+        let offered = [*b"BA81", *b"Y16 ", [b'Y', b'1', b'6', b' ' | 0x80]];
+        let why = not_offered(&offered, wanted).to_string();
+        assert!(why.starts_with("it offers BA81, Y16, Y16-BE; one of YUYV, NV12, "), "{why}");
+        let why = not_offered(&[], "640x480@30:GREY".parse().unwrap()).to_string();
+        assert!(why.starts_with("it offers nothing; GREY was asked for"), "{why}");
     }
 }

@@ -9,6 +9,7 @@ use super::driver::{self, Driver, Negotiated};
 use crate::capture::Wanted;
 use anyhow::Context;
 use edge_device::capture::{FrameHeader, MAX_FRAME, Message, NEXT, write};
+use edge_vision::{ColorMatrix, ColorRange, ColorSpace, PixelFormat};
 use rustix::time::{ClockId, clock_gettime};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::fs::File;
@@ -145,7 +146,8 @@ fn capture(camera: &str, wanted: Wanted, shared: &Arc<Shared>) -> anyhow::Result
     if !found.card.is_empty() {
         about += &format!(" ({})", found.card);
     }
-    about += &format!(" {}x{} {pixels} through {}", told.width, told.height, driver.library());
+    about +=
+        &format!(" {}x{} {pixels}{} through {}", told.width, told.height, colors(pixels, told.color), driver.library());
     let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or_default();
     let opened = Message::Opened { about, device: found.named.display().to_string(), interval_ns };
     shared.change(|state| state.opened = Some(opened));
@@ -166,6 +168,23 @@ fn capture(camera: &str, wanted: Wanted, shared: &Arc<Shared>) -> anyhow::Result
         length: 0,
     };
     take(driver.as_mut(), header, shared)
+}
+
+/// How the colours are coded, for people, where that is a question.
+fn colors(pixels: PixelFormat, color: ColorSpace) -> String {
+    if !matches!(pixels, PixelFormat::Yuyv | PixelFormat::Nv12 | PixelFormat::Yu12) {
+        return String::new();
+    }
+    let matrix = match color.matrix {
+        ColorMatrix::Bt601 => "BT.601",
+        ColorMatrix::Bt709 => "BT.709",
+        ColorMatrix::Bt2020 => "BT.2020",
+    };
+    let range = match color.range {
+        ColorRange::Limited => "limited",
+        ColorRange::Full => "full",
+    };
+    format!(" ({matrix}, {range} range)")
 }
 
 /// Takes frames, of which the newest is kept.
