@@ -3,6 +3,7 @@
 //! the line of the classification log.
 
 pub mod board;
+pub mod capture;
 pub mod event;
 pub mod golden;
 pub mod slot;

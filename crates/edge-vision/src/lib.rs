@@ -30,6 +30,7 @@ pub mod preprocess;
 pub mod random;
 mod resample;
 pub mod resize;
+pub mod stream;
 pub mod yuv;
 
 pub use augment::{Augment, AugmentError, Fill, Transform};
@@ -39,4 +40,5 @@ pub use frame::{FrameError, Picture};
 pub use pattern::synthetic;
 pub use preprocess::{Layout, Preprocess};
 pub use resize::{Interpolation, PassOrder, ResizeError, ResizePolicy, ResizeSpec, Resizer, UnknownInterpolation};
+pub use stream::{Piece, RawSplitter, Splitter};
 pub use yuv::{ColorMatrix, ColorRange, ColorSpace, PixelFormat, RawFrame, to_picture, to_picture_into};

@@ -8,8 +8,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use yuv::{
-    YuvBiPlanarImage, YuvChromaSubsampling, YuvConversionMode, YuvError, YuvPackedImage, YuvPlanarImageMut, YuvRange,
-    YuvStandardMatrix, yuv_nv12_to_rgb, yuv422_to_rgb, yuyv422_to_yuv422,
+    YuvBiPlanarImage, YuvChromaSubsampling, YuvConversionMode, YuvError, YuvPackedImage, YuvPlanarImage,
+    YuvPlanarImageMut, YuvRange, YuvStandardMatrix, yuv_nv12_to_rgb, yuv420_to_rgb, yuv422_to_rgb, yuyv422_to_yuv422,
 };
 
 use crate::decode::{DecodeError, MAX_PIXELS};
@@ -32,6 +32,8 @@ pub enum PixelFormat {
     Bgr3,
     /// One byte of grey a pixel (`V4L2_PIX_FMT_GREY`).
     Grey,
+    /// A plane of Y, then one of U and one of V for 2x2 pixels each (`V4L2_PIX_FMT_YUV420`, "YU12", I420).
+    Yu12,
 }
 
 impl fmt::Display for PixelFormat {
@@ -39,6 +41,7 @@ impl fmt::Display for PixelFormat {
         f.write_str(match self {
             Self::Yuyv => "YUYV",
             Self::Nv12 => "NV12",
+            Self::Yu12 => "YU12",
             Self::Mjpeg => "MJPEG",
             Self::Rgb3 => "RGB3",
             Self::Bgr3 => "BGR3",
@@ -104,7 +107,8 @@ pub struct RawFrame<'a> {
     pub width: u32,
     /// Height in pixels.
     pub height: u32,
-    /// Bytes from one row to the next (of NV12 in both planes); `None` where rows are packed. MJPEG has none.
+    /// Bytes from one row to the next (of NV12 in both planes, of YU12 in the plane of Y and twice those in the planes
+    /// of U and V, so it is even); `None` where rows are packed. MJPEG has none.
     pub stride: Option<usize>,
     /// How Y, U and V become red, green and blue; of no meaning for MJPEG, RGB3, BGR3 and GREY.
     pub color: ColorSpace,
@@ -185,6 +189,34 @@ pub fn to_picture_into(raw: &RawFrame<'_>, picture: &mut Picture) -> Result<(), 
             let rows = luma.chunks(stride * 2).zip(chroma).zip(picture.pixels_mut().chunks_mut(w * 3 * 2));
             nv12(rows, stride, width, raw.color).map_err(too_large)
         }
+        PixelFormat::Yu12 => {
+            let (half_w, half_h) = (w.div_ceil(2), h.div_ceil(2));
+            // Rows of chroma are half as long as those of luma, padding included; packed rows of odd width round up.
+            let half_stride = raw.stride.map_or(half_w, |stride| stride / 2);
+            if half_stride < half_w {
+                return Err(FrameError::BadStride { format, width, needed: half_w * 2, got: half_stride * 2 });
+            }
+            let stride = raw.stride.unwrap_or(w);
+            let too_long = FrameError::TooLarge { width, height };
+            let Some(luma) = stride.checked_mul(h) else { return Err(too_long) };
+            let Some(chroma) = half_stride.checked_mul(half_h) else { return Err(too_long) };
+            // The last row may come without its padding.
+            let last = half_stride * (half_h - 1) + half_w;
+            let needed = luma.checked_add(chroma).and_then(|n| n.checked_add(last)).ok_or(too_long)?;
+            if raw.data.len() < needed {
+                return Err(FrameError::ShortFrame { format, width, height, needed, got: raw.data.len() });
+            }
+            picture.reshape(width, height)?;
+            let (luma, rest) = raw.data.split_at(luma);
+            let (u, v) = rest.split_at(chroma);
+            let row = |plane: &'_ [u8], i: usize| plane.len().min(i * half_stride + half_w);
+            let chroma = (0..half_h).map(|i| {
+                let start = i * half_stride;
+                (&u[start..row(u, i)], &v[start..row(v, i)])
+            });
+            let rows = luma.chunks(stride * 2).zip(chroma).zip(picture.pixels_mut().chunks_mut(w * 3 * 2));
+            yu12(rows, stride, width, raw.color).map_err(too_large)
+        }
     }
 }
 
@@ -219,6 +251,24 @@ fn nv12<'a>(
         let height = (y_plane.len() / stride) as u32;
         let planes = YuvBiPlanarImage { y_plane, y_stride, uv_plane, uv_stride: uv_plane.len() as u32, width, height };
         yuv_nv12_to_rgb(&planes, rgb, width * 3, range, matrix, YuvConversionMode::Balanced)?;
+    }
+    Ok(())
+}
+
+/// Converts YU12 as [`nv12`] converts NV12: two rows at a time.
+fn yu12<'a>(
+    rows: impl Iterator<Item = ((&'a [u8], (&'a [u8], &'a [u8])), &'a mut [u8])>,
+    stride: usize,
+    width: u32,
+    color: ColorSpace,
+) -> Result<(), YuvError> {
+    let (range, matrix) = color.parts();
+    let y_stride = u32::try_from(stride).map_err(|_| YuvError::PointerOverflow)?;
+    for ((y_plane, (u_plane, v_plane)), rgb) in rows {
+        let height = (y_plane.len() / stride) as u32;
+        let (u_stride, v_stride) = (u_plane.len() as u32, v_plane.len() as u32);
+        let planes = YuvPlanarImage { y_plane, y_stride, u_plane, u_stride, v_plane, v_stride, width, height };
+        yuv420_to_rgb(&planes, rgb, width * 3, range, matrix)?;
     }
     Ok(())
 }
@@ -282,6 +332,44 @@ mod tests {
         let nv12 = [16, 235, 235, 16, 128, 128];
         let picture = to_picture(&frame(PixelFormat::Nv12, 2, 2, &nv12)).unwrap();
         assert_eq!(picture.pixels(), [0, 0, 0, 255, 255, 255, 255, 255, 255, 0, 0, 0]);
+    }
+
+    #[test]
+    fn planar_frames_equal_semi_planar_ones() {
+        let mut random = 7;
+        for (width, height, padding) in [(2_usize, 2_usize, 0), (6, 4, 0), (5, 3, 0), (8, 3, 4), (7, 5, 3)] {
+            let stride = (width + padding).next_multiple_of(2);
+            let (half, rows) = (stride / 2, height.div_ceil(2));
+            let bytes: Vec<u8> =
+                (0..stride * height + stride * rows).map(|_| crate::random::split_mix(&mut random) as u8).collect();
+            let (luma, chroma) = bytes.split_at(stride * height);
+            let mut nv12 = luma.to_vec();
+            for i in 0..half * rows {
+                nv12.extend([chroma[i], chroma[half * rows + i]]);
+            }
+            for color in [ColorSpace::default(), ColorSpace { matrix: ColorMatrix::Bt709, range: ColorRange::Full }] {
+                let raw = |format, data| RawFrame {
+                    stride: Some(stride),
+                    color,
+                    ..frame(format, width as u32, height as u32, data)
+                };
+                let planar = to_picture(&raw(PixelFormat::Yu12, &bytes)).unwrap();
+                let expected = to_picture(&raw(PixelFormat::Nv12, &nv12)).unwrap();
+                assert!(planar.pixels() == expected.pixels(), "{width}x{height}, {color:?}");
+            }
+        }
+        // Without a stride, planes of odd width are packed.
+        let odd = [16, 235, 16, 128, 128, 128, 128];
+        let picture = to_picture(&frame(PixelFormat::Yu12, 3, 1, &odd)).unwrap();
+        assert_eq!(picture.pixels(), [0, 0, 0, 255, 255, 255, 0, 0, 0]);
+        assert!(matches!(
+            to_picture(&frame(PixelFormat::Yu12, 3, 1, &odd[..6])),
+            Err(FrameError::ShortFrame { needed: 7, got: 6, .. })
+        ));
+        let narrow = RawFrame { stride: Some(3), ..frame(PixelFormat::Yu12, 4, 2, &[0; 100]) };
+        assert!(matches!(to_picture(&narrow), Err(FrameError::BadStride { needed: 4, got: 2, .. })));
+        let wide = RawFrame { stride: Some(usize::MAX), ..frame(PixelFormat::Yu12, 4, 2, &[0; 100]) };
+        assert!(to_picture(&wide).is_err());
     }
 
     #[test]

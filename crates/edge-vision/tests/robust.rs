@@ -86,7 +86,7 @@ proptest! {
     fn frames_never_panic(
         format in prop::sample::select(&[
             PixelFormat::Yuyv, PixelFormat::Nv12, PixelFormat::Mjpeg, PixelFormat::Rgb3, PixelFormat::Bgr3,
-            PixelFormat::Grey,
+            PixelFormat::Grey, PixelFormat::Yu12,
         ][..]),
         (width, height) in (0..70_u32, 0..20_u32),
         stride in prop::option::of(0..300_usize),

@@ -2,7 +2,7 @@
 //! configuration file, under the same name and read by the same parser. A flag that is a path says so by its `value_hint`,
 //! so that the file may name it relative to its own folder; `help_heading` says which part of the program it belongs to.
 
-use crate::capture::{Spec, Wanted, parse_rate};
+use crate::capture::{Raw, Spec, Wanted, parse_rate};
 use crate::units::{Budget, Size, Sync, period, score, span, whole};
 use clap::{ArgAction, Parser, ValueHint};
 use edge_device::MOST_FRAMES;
@@ -18,6 +18,9 @@ pub const SOURCE: &str = "Source";
 pub const DECISION: &str = "Decision";
 /// Heading of the flags of the log.
 pub const LOG: &str = "Log";
+
+/// Heading of the flags that gather photos to train with.
+pub const COLLECT: &str = "Photos to train with";
 
 /// Classifies what a camera sees and writes a log of it.
 ///
@@ -49,13 +52,20 @@ pub struct Args {
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub slots: Option<PathBuf>,
 
-    /// Where frames come from: v4l2:/dev/video0, a picture, a folder of pictures, or pattern[:WIDTHxHEIGHT]
+    /// Where frames come from: v4l2:/dev/video0, a pattern such as v4l2:/dev/v4l/by-id/usb-*, v4l2:name=PART-OF-NAME, a
+    /// stream on standard input (-, Motion-JPEG or see --raw), a picture, a folder of pictures, or pattern[:WIDTHxHEIGHT]
     #[arg(long, default_value = "v4l2:/dev/video0", help_heading = SOURCE)]
     pub source: Spec,
 
-    /// Format to ask a camera for; the nearest one it has is taken
-    #[arg(long, value_name = "WxH@FPS", default_value = "640x480@30", help_heading = SOURCE)]
+    /// Format to ask a camera for; the nearest one it has is taken. With :FORMAT (YUYV, NV12, YU12, RGB3, BGR3, MJPEG,
+    /// GREY) only that one
+    #[arg(long, value_name = "WxH@FPS[:FORMAT]", default_value = "640x480@30", help_heading = SOURCE)]
     pub camera_format: Wanted,
+
+    /// What the stream on standard input is made of, if not JPEGs: WxH:FORMAT with yuv420, nv12, yuyv, rgb24, bgr24 or
+    /// gray, and :bt709, :bt2020 or :full where its colours are not BT.601 with limited range
+    #[arg(long, value_name = "WxH:FORMAT", help_heading = SOURCE)]
+    pub raw: Option<Raw>,
 
     /// Show every picture once, then end (default: start over at the end)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "false",
@@ -134,6 +144,23 @@ pub struct Args {
     /// Accept only packages signed by this key; may be repeated
     #[arg(long, value_name = "FILE.pub", value_hint = ValueHint::FilePath)]
     pub trusted_key: Vec<PathBuf>,
+
+    /// Save the source's frames into this folder as photos to train with, and classify nothing
+    #[arg(long, value_name = "DIR", requires = "label", value_hint = ValueHint::DirPath, help_heading = COLLECT)]
+    pub collect: Option<PathBuf>,
+
+    /// The class that collected photos are of; its folder in DIR
+    #[arg(long, value_name = "CLASS", requires = "collect", help_heading = COLLECT)]
+    pub label: Option<String>,
+
+    /// Time from one collected photo to the next
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = span, help_heading = COLLECT)]
+    pub every: Duration,
+
+    /// End after this many collected photos
+    #[arg(long, value_name = "N", requires = "collect", allow_negative_numbers = true,
+          value_parser = whole::<u64>(1, u64::MAX), help_heading = COLLECT)]
+    pub count: Option<u64>,
 
     /// Which board this is (default: read from the device tree)
     #[arg(long)]

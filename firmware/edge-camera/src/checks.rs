@@ -1,14 +1,10 @@
-//! What is looked at before the first frame, and told in a line each: memory, disk, the right to use the camera.
+//! What is looked at before the first frame, and told in a line each: memory and disk. What is wrong with a camera is
+//! said when it is opened.
 
-use crate::capture::Spec;
 use crate::log::folder;
 use crate::settings::{Choice, Settings};
-use crate::stop::Failure;
 use crate::units::Size;
-use anyhow::anyhow;
 use edge_device::slot::Slots;
-use std::fs::OpenOptions;
-use std::io::ErrorKind;
 use std::path::Path;
 
 /// Memory that a network takes, as a multiple of its package: weights packed once, which may be float16 in the file, and
@@ -16,20 +12,6 @@ use std::path::Path;
 const FACTOR: u64 = 3;
 /// A disk with less space than this is nearly full, in bytes.
 const LITTLE: u64 = 32 << 20;
-
-/// Whether this user may open the camera at all; what else can be wrong with one is said when it is opened.
-pub fn camera(source: &Spec) -> Result<(), Failure> {
-    let Spec::V4l2(device) = source else { return Ok(()) };
-    let device = Path::new(device);
-    match OpenOptions::new().read(true).write(true).open(device) {
-        Err(e) if e.kind() == ErrorKind::PermissionDenied => Err(Failure::source(anyhow!(
-            "no permission to open the camera {}: this user is not in the group `video`; add it with \
-             `sudo usermod -aG video $USER` and log in anew, or in a unit with SupplementaryGroups=video",
-            device.display()
-        ))),
-        _ => Ok(()),
-    }
-}
 
 /// What is no reason to stop, but may be one soon: asked before the package is loaded.
 pub fn warnings(settings: &Settings) -> Vec<String> {
@@ -102,12 +84,5 @@ mod tests {
         assert_eq!(say(1 << 30, Some(1 << 29)), None);
         assert!(say(1 << 30, Some(1 << 31)).unwrap().contains("log-total"));
         assert!(say(1 << 20, None).unwrap().contains("1.0 MB free in /var/log"));
-    }
-
-    #[test]
-    fn a_camera_that_may_not_be_opened() {
-        assert!(camera(&Spec::Pattern(8, 8)).is_ok());
-        // What does not exist is said by the camera's own opening.
-        assert!(camera(&Spec::V4l2("/dev/video97".into())).is_ok());
     }
 }

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 /// A running camera.
 pub struct Device {
     settings: Settings,
+    signals: Signals,
     started: Instant,
     model: Model,
     /// Where frames come from.
@@ -42,8 +43,7 @@ impl Device {
         checks::warnings(&settings).iter().for_each(|warning| status.say(warning));
         let mut service = Service::new();
         let model = package::load(&settings, &mut || service.progress())?;
-        checks::camera(&settings.args.source)?;
-        let source = capture::open(&settings.args)?;
+        let source = capture::open(&settings.args, signals)?;
         let log = Log::open(settings.log.clone(), Box::new(SystemClock::new(started)), signals.gate())?;
         status.say(&format!("{}; {}", model.about, source.describe()));
         let mut device = Device {
@@ -54,6 +54,7 @@ impl Device {
             faults: 0,
             faulty: false,
             settings,
+            signals: signals.clone(),
             started,
             model,
             source,
@@ -243,16 +244,15 @@ impl Device {
 
     /// Opens the source anew. A camera that is in use by the old source is opened again after that is closed.
     fn reopen(&mut self, new: &Settings) -> Result<(), Refused> {
-        checks::camera(&new.args.source).map_err(Refused::Kept)?;
-        if let Ok(source) = capture::open(&new.args) {
+        if let Ok(source) = capture::open(&new.args, &self.signals) {
             self.source = source;
             return Ok(());
         }
         self.source = Box::new(Closed);
-        match capture::open(&new.args) {
+        match capture::open(&new.args, &self.signals) {
             Ok(source) => self.source = source,
             Err(failure) => {
-                self.source = capture::open(&self.settings.args).map_err(Refused::Lost)?;
+                self.source = capture::open(&self.settings.args, &self.signals).map_err(Refused::Lost)?;
                 return Err(Refused::Kept(failure));
             }
         }

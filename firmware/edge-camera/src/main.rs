@@ -4,6 +4,7 @@ mod args;
 mod capture;
 mod checks;
 mod clock;
+mod collect;
 mod config;
 mod device;
 mod log;
@@ -27,6 +28,11 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
+    // A camera is held by a process of its own, which is this program again.
+    #[cfg(feature = "camera")]
+    if let Some(ended) = capture::v4l2::worker() {
+        return ended;
+    }
     let started = Instant::now();
     let words: Vec<OsString> = std::env::args_os().collect();
     match run(&words, started) {
@@ -45,6 +51,9 @@ fn run(words: &[OsString], started: Instant) -> Result<(), Failure> {
         return std::io::stdout().write_all(text.as_bytes()).map_err(|e| Failure::from(anyhow::Error::from(e)));
     }
     let signals = Signals::listen()?;
+    if let (Some(folder), Some(label)) = (&settings.args.collect, &settings.args.label) {
+        return collect::run(&settings.args, folder, label, &signals);
+    }
     let mut device = Device::start(settings, started, &signals)?;
     let ended = watch(&mut device, &signals, words);
     // Whatever ended it, the log gets its last lines.
@@ -60,6 +69,7 @@ fn watch(device: &mut Device, signals: &Signals, words: &[OsString]) -> Result<(
         }
         match device.source.next(Instant::now() + TICK)? {
             Grab::Frame(frame) => device.frame(&frame)?,
+            Grab::Notice { event, detail } => device.notice(event, &detail)?,
             Grab::Waiting(since) => device.waiting(since),
             Grab::End => break,
         }

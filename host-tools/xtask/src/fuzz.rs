@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Targets with the folder their seeds come from.
-const TARGETS: [(&str, Option<&str>); 5] = [
+const TARGETS: [(&str, Option<&str>); 6] = [
     ("package", None),
     ("picture", Some("tests/goldens/vision")),
+    ("stream", Some("tests/goldens/vision")),
     ("labels", None),
     ("onnx", Some("tests/goldens/engine")),
     ("keras", Some("tests/goldens/keras")),

@@ -323,7 +323,15 @@ fn camera() -> Result<Outcome> {
     output(Command::new(built("edge-pack")?).arg(onnx).arg("-o").arg(&package))?;
     let edge_camera = built("edge-camera")?;
     let classify = vivid::Classify { edge_camera: &edge_camera, package: &package, expected: photo.1 };
-    match vivid::camera_step(&raw, &classify) {
+    let (png, pixels) = (work()?.join("collected.png"), work()?.join("collected.rgb"));
+    let png_to_rgb = |bytes: &[u8]| -> Result<Vec<u8>> {
+        std::fs::write(&png, bytes)?;
+        let script = "import sys; from PIL import Image; \
+                      open(sys.argv[2], 'wb').write(Image.open(sys.argv[1]).convert('RGB').tobytes())";
+        output(Command::new(setup::python(setup::REFERENCE)?).args(["-c", script]).arg(&png).arg(&pixels))?;
+        Ok(std::fs::read(&pixels)?)
+    };
+    match vivid::camera_step(&raw, &classify, png_to_rgb) {
         Ok(line) => Ok(Outcome::Proved(line)),
         Err(e) => match e.downcast_ref::<apt::Unavailable>() {
             Some(why) => Ok(Outcome::Skipped(why.to_string())),

@@ -10,12 +10,13 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(picture.pixels().len(), 3 * picture.width() as usize * picture.height() as usize);
     }
     let [kind, width, height, stride, data @ ..] = bytes else { return };
-    let format = match kind % 6 {
+    let format = match kind % 7 {
         0 => PixelFormat::Yuyv,
         1 => PixelFormat::Nv12,
         2 => PixelFormat::Mjpeg,
         3 => PixelFormat::Rgb3,
         4 => PixelFormat::Bgr3,
+        5 => PixelFormat::Yu12,
         _ => PixelFormat::Grey,
     };
     let stride = (*stride > 0).then_some(usize::from(*stride));

@@ -2,13 +2,19 @@
 
 mod files;
 mod pattern;
+mod pool;
+mod stream;
 #[cfg(feature = "camera")]
-mod v4l2;
+pub mod v4l2;
+
+pub use stream::Raw;
 
 use crate::args::Args;
-use crate::stop::Failure;
+use crate::stop::{Failure, Signals};
 use edge_vision::{ColorSpace, DecodeOptions, Picture, PixelFormat, RawFrame, decode, to_picture_into};
-use std::path::{Path, PathBuf};
+use pool::Bytes;
+use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,6 +30,13 @@ pub trait Source {
 pub enum Grab {
     /// A frame, the newest one there is.
     Frame(Frame),
+    /// Something that happened to the source, for the log: an event's name, and what happened.
+    Notice {
+        /// As in [`edge_device::event::Notice`].
+        event: &'static str,
+        /// For people.
+        detail: String,
+    },
     /// None until the deadline; how long none has come.
     Waiting(Duration),
     /// There will be no more.
@@ -49,7 +62,6 @@ pub enum Payload {
     /// A JPEG or PNG file, or why it could not be read.
     File(Result<Vec<u8>, String>),
     /// What a camera delivers.
-    #[cfg_attr(not(feature = "camera"), allow(dead_code))]
     Raw {
         /// Pixel format.
         format: PixelFormat,
@@ -62,7 +74,7 @@ pub enum Payload {
         /// How Y, U and V become red, green and blue.
         color: ColorSpace,
         /// The pixels.
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// RGB already.
     Picture(Picture),
@@ -104,8 +116,10 @@ impl Frame {
 /// What `--source` can name.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Spec {
-    /// `v4l2:/dev/video0`
-    V4l2(PathBuf),
+    /// `v4l2:/dev/video0`, `v4l2:/dev/v4l/by-id/usb-*` or `v4l2:name=HD Webcam`.
+    V4l2(String),
+    /// `-`: a stream on standard input.
+    Stdin,
     /// `pattern` or `pattern:640x480`
     Pattern(u32, u32),
     /// A picture or a folder.
@@ -117,8 +131,12 @@ impl FromStr for Spec {
 
     fn from_str(text: &str) -> Result<Spec, String> {
         match text.split_once(':') {
+            Some(("v4l2", "" | "name=")) => {
+                Err("v4l2: wants a device: v4l2:/dev/video0, or v4l2:name=HD Webcam".into())
+            }
             Some(("v4l2", device)) => Ok(Spec::V4l2(device.into())),
             Some(("pattern", size)) => parse_size(size).map(|(width, height)| Spec::Pattern(width, height)),
+            None if text == "-" => Ok(Spec::Stdin),
             None if text == "pattern" => Ok(Spec::Pattern(640, 480)),
             _ => Ok(Spec::Files(text.into())),
         }
@@ -127,7 +145,6 @@ impl FromStr for Spec {
 
 /// What to ask a camera for; the nearest it has is taken.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[cfg_attr(not(feature = "camera"), allow(dead_code))]
 pub struct Wanted {
     /// In pixels.
     pub width: u32,
@@ -135,16 +152,51 @@ pub struct Wanted {
     pub height: u32,
     /// Frames per second.
     pub fps: u32,
+    /// Pixel format; the first of those that are known and offered where it is open.
+    pub format: Option<PixelFormat>,
+}
+
+/// Names of pixel formats: V4L2's, and those of ffmpeg and rpicam.
+const FORMATS: [(PixelFormat, &[&str]); 7] = [
+    (PixelFormat::Yuyv, &["YUYV", "yuyv422"]),
+    (PixelFormat::Nv12, &["NV12"]),
+    (PixelFormat::Yu12, &["YU12", "yuv420", "yuv420p", "i420"]),
+    (PixelFormat::Rgb3, &["RGB3", "rgb24", "rgb"]),
+    (PixelFormat::Bgr3, &["BGR3", "bgr24", "bgr"]),
+    (PixelFormat::Mjpeg, &["MJPEG", "MJPG"]),
+    (PixelFormat::Grey, &["GREY", "gray", "gray8"]),
+];
+
+/// A pixel format by any of its names.
+fn parse_format(text: &str) -> Result<PixelFormat, String> {
+    let named = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(text));
+    let found = FORMATS.iter().find(|(_, names)| named(names)).map(|(format, _)| *format);
+    found.ok_or_else(|| {
+        let names: Vec<&str> = FORMATS.iter().flat_map(|(_, names)| *names).copied().collect();
+        format!("{text:?} is not a pixel format; known are {}", names.join(", "))
+    })
 }
 
 impl FromStr for Wanted {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Wanted, String> {
+        let (text, format) = match text.split_once(':') {
+            Some((text, format)) => (text, Some(parse_format(format)?)),
+            None => (text, None),
+        };
         let (size, fps) = text.split_once('@').unwrap_or((text, "30"));
         let (width, height) = parse_size(size)?;
         let fps = fps.parse().ok().filter(|f| (1..=1000).contains(f));
-        Ok(Wanted { width, height, fps: fps.ok_or("frames per second are a number from 1 to 1000")? })
+        Ok(Wanted { width, height, fps: fps.ok_or("frames per second are a number from 1 to 1000")?, format })
+    }
+}
+
+impl fmt::Display for Wanted {
+    /// As [`FromStr`] reads it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}@{}", self.width, self.height, self.fps)?;
+        self.format.map_or(Ok(()), |format| write!(f, ":{format}"))
     }
 }
 
@@ -162,10 +214,16 @@ pub fn parse_rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| "a number from 0.001 to 1000 is needed".into())
 }
 
-/// Opens what `--source` names.
-pub fn open(args: &Args) -> Result<Box<dyn Source>, Failure> {
+/// Opens what `--source` names. A camera that takes its time is given up when a signal asks to stop.
+pub fn open(args: &Args, stop: &Signals) -> Result<Box<dyn Source>, Failure> {
+    if args.raw.is_some() && args.source != Spec::Stdin {
+        return Err(Failure::usage(anyhow::anyhow!(
+            "--raw describes the stream of --source -, which is not asked for"
+        )));
+    }
     let opened: anyhow::Result<Box<dyn Source>> = match &args.source {
-        Spec::V4l2(device) => camera(device, args.camera_format),
+        Spec::V4l2(device) => camera(device, args.camera_format, stop),
+        Spec::Stdin => stream::Stream::open(args.raw, args.once).map(|stream| Box::new(stream) as _),
         Spec::Pattern(width, height) => Ok(Box::new(pattern::Pattern::new(*width, *height, args.once, args.rate))),
         Spec::Files(path) => files::Files::open(path, args.once, args.rate).map(|files| Box::new(files) as _),
     };
@@ -173,13 +231,13 @@ pub fn open(args: &Args) -> Result<Box<dyn Source>, Failure> {
 }
 
 #[cfg(feature = "camera")]
-fn camera(device: &Path, wanted: Wanted) -> anyhow::Result<Box<dyn Source>> {
-    Ok(Box::new(v4l2::Camera::open(device, wanted)?))
+fn camera(device: &str, wanted: Wanted, stop: &Signals) -> anyhow::Result<Box<dyn Source>> {
+    Ok(Box::new(v4l2::Camera::open(device, wanted, &|| stop.requested())?))
 }
 
 #[cfg(not(feature = "camera"))]
-fn camera(device: &Path, _: Wanted) -> anyhow::Result<Box<dyn Source>> {
-    anyhow::bail!("cannot open {}: this build has no camera support (the feature \"camera\" is off)", device.display())
+fn camera(device: &str, _: Wanted, _: &Signals) -> anyhow::Result<Box<dyn Source>> {
+    anyhow::bail!("cannot open {device}: this build has no camera support (the feature \"camera\" is off)")
 }
 
 /// Keeps a rate: frames are due at equal distances, and a late one does not make the next ones hurry.
@@ -221,9 +279,16 @@ mod tests {
         for bad in ["0", "1e-20", "-1", "inf", "NaN", "1001", "fast"] {
             assert!(parse_rate(bad).is_err(), "{bad}");
         }
-        assert_eq!("1280x720@15".parse(), Ok(Wanted { width: 1280, height: 720, fps: 15 }));
+        assert_eq!("1280x720@15".parse(), Ok(Wanted { width: 1280, height: 720, fps: 15, format: None }));
+        let grey: Wanted = "8x6@5:grey".parse().unwrap();
+        assert_eq!(grey, Wanted { width: 8, height: 6, fps: 5, format: Some(PixelFormat::Grey) });
+        assert_eq!(grey.to_string().parse(), Ok(grey));
+        assert!("8x6@5:grau".parse::<Wanted>().unwrap_err().contains("GREY"));
         assert!("1x".parse::<Wanted>().is_err() && "640x480@0".parse::<Wanted>().is_err());
         assert_eq!("pattern:8x9".parse(), Ok(Spec::Pattern(8, 9)));
+        assert_eq!("-".parse(), Ok(Spec::Stdin));
+        assert_eq!("v4l2:name=HD: Webcam".parse(), Ok(Spec::V4l2("name=HD: Webcam".into())));
+        assert!("v4l2:".parse::<Spec>().is_err());
         assert_eq!("a:b.jpg".parse(), Ok(Spec::Files("a:b.jpg".into())));
     }
 
