@@ -2,6 +2,7 @@
 
 use crate::capture::{Spec, Wanted, parse_rate};
 use clap::Parser;
+use edge_vision::{Flip, Mount, Roi, Rotate};
 use std::path::PathBuf;
 
 /// Classifies what a camera sees and writes a log of it.
@@ -24,9 +25,26 @@ pub struct Args {
     #[arg(long, value_name = "WxH@FPS", default_value = "640x480@30")]
     pub camera_format: Wanted,
 
+    /// Turn what the camera sees by 90, 180 or 270 degrees clockwise
+    #[arg(long, value_name = "DEGREES", default_value = "0")]
+    pub rotate: Rotate,
+
+    /// Mirror it, after turning: h left to right, v top to bottom, hv both
+    #[arg(long, value_name = "HOW", default_value = "none")]
+    pub flip: Flip,
+
+    /// Look at a part of it only, after that: x,y,width,height in pixels or percent, such as 10%,10%,80%,80%
+    #[arg(long, value_name = "X,Y,W,H")]
+    pub roi: Option<Roi>,
+
     /// The classification log, JSON lines, appended to; - for standard output
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub log: PathBuf,
+
+    /// Where to show what is decided: fb0, png:FILE[,size=320x240], ssd1306:/dev/i2c-1[,addr=0x3c], or
+    /// st7789:/dev/spidev0.0,dc=25[,rst=27,bl=24,size=240x240,rotate=0] and ili9341 alike, lines by their GPIO number
+    #[arg(long, value_name = "DISPLAY")]
+    pub display: Option<edge_display::Spec>,
 
     /// Show every picture once, then end (default: start over at the end)
     #[arg(long)]
@@ -55,4 +73,11 @@ pub struct Args {
     /// Which board this is (default: read from the device tree)
     #[arg(long)]
     pub board: Option<String>,
+}
+
+impl Args {
+    /// How the camera hangs.
+    pub fn mount(&self) -> Mount {
+        Mount { rotate: self.rotate, flip: self.flip, roi: self.roi }
+    }
 }

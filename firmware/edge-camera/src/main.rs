@@ -4,19 +4,21 @@ mod args;
 mod capture;
 mod log;
 mod package;
+mod screen;
 mod status;
 mod stop;
 
 use crate::args::Args;
 use crate::capture::Grab;
 use crate::log::Log;
+use crate::screen::Screen;
 use crate::status::Status;
 use crate::stop::{Failure, StopFlag};
 use clap::Parser;
 use edge_device::Classifier;
 use edge_device::event::{Event, Fault, LatencyMs, Score, decision_label, millis, wall_time};
 use edge_package::hex;
-use edge_vision::Picture;
+use edge_vision::{Mount, Picture};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -40,10 +42,12 @@ fn run(args: &Args, started: Instant) -> Result<(), Failure> {
     let mut source = capture::open(args)?;
     let mut log = Log::open(&args.log)?;
     let mut status = Status::new();
+    let mut screen = Screen::open(args)?;
     status.say(&format!("{about}; {}", source.describe()));
 
+    let blank = Picture::blank(1, 1).map_err(anyhow::Error::from)?;
     let mut camera =
-        Loop { started, top: args.top, picture: Picture::blank(1, 1).map_err(anyhow::Error::from)?, faults: 0 };
+        Loop { started, top: args.top, mount: args.mount(), picture: blank.clone(), seen: blank, faults: 0 };
     let mut frames = 0;
     while !stop.requested() && args.frames.is_none_or(|limit| frames < limit) {
         match source.next(Instant::now() + TICK)? {
@@ -53,15 +57,20 @@ fn run(args: &Args, started: Instant) -> Result<(), Failure> {
                     Ok(event) => {
                         log.write(&event)?;
                         status.classified(&event);
+                        screen.classified(&event);
                     }
                     Err(fault) => {
                         log.write(&fault)?;
                         status.fault(&fault);
+                        screen.fault(&fault);
                         camera.faults += 1;
                     }
                 }
             }
-            Grab::Waiting(since) => status.waiting(since),
+            Grab::Waiting(since) => {
+                status.waiting(since);
+                screen.waiting(since);
+            }
             Grab::End => break,
         }
     }
@@ -77,12 +86,16 @@ fn run(args: &Args, started: Instant) -> Result<(), Failure> {
 struct Loop {
     started: Instant,
     top: usize,
+    mount: Mount,
+    /// The frame as it came.
     picture: Picture,
+    /// What is seen of it, if the camera isn't mounted straight.
+    seen: Picture,
     faults: u64,
 }
 
 impl Loop {
-    /// Frame → RGB → resize → preprocess → classify → decide → the line to log.
+    /// Frame → RGB → mount → resize → preprocess → classify → decide → the line to log.
     fn classify(
         &mut self,
         classifier: &mut Classifier,
@@ -99,11 +112,24 @@ impl Loop {
             error,
         };
         let start = Instant::now();
-        frame.decode(&classifier.decode_options(), &mut self.picture).map_err(&fault)?;
-        let decoded = Instant::now();
-        let result = classifier.classify(&self.picture, self.top).map_err(|e| fault(e.to_string()))?;
+        let result = match frame.raw() {
+            Some(raw) => classifier.classify_frame(&raw, &self.mount, self.top).map_err(|e| fault(e.to_string()))?,
+            None => {
+                frame.decode(&classifier.decode_options(), &mut self.picture).map_err(&fault)?;
+                let picture = if self.mount.is_identity() {
+                    &self.picture
+                } else {
+                    self.mount.apply(&self.picture, &mut self.seen).map_err(|e| fault(e.to_string()))?;
+                    &self.seen
+                };
+                let decode = start.elapsed();
+                let mut result = classifier.classify(picture, self.top).map_err(|e| fault(e.to_string()))?;
+                result.times.decode = decode;
+                result
+            }
+        };
         let latency_ms = LatencyMs {
-            decode: millis(decoded - start),
+            decode: millis(result.times.decode),
             resize: millis(result.times.resize),
             preprocess: millis(result.times.preprocess),
             infer: millis(result.times.infer),
