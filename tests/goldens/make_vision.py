@@ -12,7 +12,9 @@ The second and third are not committed; the Rust test reads them where EDGE_VISI
 import argparse
 import hashlib
 import io
+import itertools
 import json
+import math
 import os
 import random
 import re
@@ -44,6 +46,15 @@ INTERPOLATIONS = {
 }
 # (width, height, shorter side before the crop); the last two make the crop larger than the picture.
 SIZES = [(299, 299, 342), (224, 224, 256), (37, 61, 70), (96, 7, 101), (50, 41, 37), (160, 20, 30)]
+# The sizes that pictures are padded to, and the colour beside them.
+PADDED = [(299, 299), (37, 61), (96, 7)]
+PAD_COLOR = (12, 200, 97)
+# How cameras hang: degrees clockwise, what is mirrored then, and the part of what is seen then: left, top, width, height.
+ROTATIONS = {0: None, 90: Image.Transpose.ROTATE_270, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_90}
+FLIPS = {"": [], "h": [Image.Transpose.FLIP_LEFT_RIGHT], "v": [Image.Transpose.FLIP_TOP_BOTTOM]}
+FLIPS["hv"] = FLIPS["h"] + FLIPS["v"]
+ROIS = ["", "10%,10%,80%,80%", "1,0,7,15", "33.3%,5,25%,11"]
+MOUNTED = ["420-large.jpg", "rgb8.png", "422.jpg", "tall.jpg"]
 AFFINE = {"mean": [123.5, 110.25, 97.125], "std": [58.1, 57.3, 61.7]}
 
 
@@ -78,6 +89,31 @@ def fit_shortest(image, shortest, width, height, resample):
     if size != (w, h):
         image = image.resize(size, resample)
     return center_crop(image, width, height)
+
+
+def region(text, width, height):
+    """The box of "x,y,w,h" for Image.crop; percents are of the picture, and edges go to the nearest pixel."""
+
+    def edge(text, side):
+        return float(text[:-1]) * side / 100 if text.endswith("%") else float(text)
+
+    x, y, w, h = text.split(",")
+    left, top, right, bottom = edge(x, width), edge(y, height), edge(w, width), edge(h, height)
+    return tuple(math.floor(v + 0.5) for v in (left, top, left + right, top + bottom))
+
+
+def mounts(path, name):
+    """What a camera sees that is turned, mirrored, and looked at in part, in this order."""
+    image = load_img(path)
+    seen = {}
+    for (degrees, rotation), (flip, steps), roi in itertools.product(ROTATIONS.items(), FLIPS.items(), ROIS):
+        turned = image
+        for step in [rotation, *steps]:
+            turned = turned if step is None else turned.transpose(step)
+        if roi:
+            turned = turned.crop(region(roi, *turned.size))
+        seen[f"{degrees}/{flip}/{roi}"] = f"{turned.width}x{turned.height} {digest(turned.tobytes())}"
+    return {"file": name, "seen": seen}
 
 
 def tensors(image):
@@ -117,6 +153,9 @@ def expect(path, name, sizes=SIZES):
         # One digest for each interpolation, in the order of INTERPOLATIONS.
         entry["resized"][f"{width}x{height}/squash"] = " ".join(squash)
         entry["resized"][f"{width}x{height}/{shortest}"] = " ".join(fit)
+    for size in PADDED:
+        pad = [ImageOps.pad(image, size, resample, PAD_COLOR) for resample in INTERPOLATIONS.values()]
+        entry["resized"][f"{size[0]}x{size[1]}/pad"] = " ".join(digest(padded.tobytes()) for padded in pad)
     return entry
 
 
@@ -157,7 +196,7 @@ def cuts():
 
 
 def header():
-    return {"pillow": PIL.__version__, "keras": keras.__version__, "numpy": np.__version__, "affine": AFFINE}
+    return {"pillow": PIL.__version__, "keras": keras.__version__, "numpy": np.__version__, "affine": AFFINE, "pad": PAD_COLOR}
 
 
 def dump(path, document):
@@ -180,9 +219,10 @@ def write():
     for name, data, words in vision_pictures.refused():
         (FOLDER / name).write_bytes(data)
         refused.append({"file": name, "words": words})
+    mounted = [mounts(FOLDER / name, name) for name in MOUNTED]
     total = sum(p.stat().st_size for p in FOLDER.iterdir())
     assert total < 400_000, total
-    document = {**header(), "pictures": pictures, "cuts": list(cuts()), "refused": refused}
+    document = {**header(), "pictures": pictures, "mounts": mounted, "cuts": list(cuts()), "refused": refused}
     dump(FOLDER / "vision.json", document)
     print(f"{len(pictures)} pictures, {total} bytes, {len(document['cuts'])} cuts, {len(refused)} refused")
 

@@ -1,6 +1,7 @@
 //! `edge-camera` from start to stop: sources, the log, signals, faults.
 
 use edge_suite::*;
+use edge_vision::{DecodeOptions, Mount, Picture};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -228,4 +229,74 @@ fn memory_does_not_grow_over_a_thousand_frames() {
     assert!(child.wait().unwrap().success());
     println!("{early} KiB after 100 frames, {late} KiB after 950");
     assert!(early > 0 && late < early + 2048, "{early} KiB after 100 frames, {late} KiB after 950");
+}
+
+#[test]
+fn a_camera_that_hangs_askew_sees_what_a_straight_one_does() {
+    let scratch = Scratch::small();
+    let whole = edge_vision::load(&examples().join("coffee.jpg"), &DecodeOptions::default()).unwrap();
+    let mount = |rotate: &str, flip: &str, roi: Option<&str>| Mount {
+        rotate: rotate.parse().unwrap(),
+        flip: flip.parse().unwrap(),
+        roi: roi.map(|r| r.parse().unwrap()),
+    };
+    let save = |name: &str, picture: &Picture| {
+        let pixels = picture.pixels().to_vec();
+        let path = scratch.path(name);
+        image::RgbImage::from_raw(picture.width(), picture.height(), pixels).unwrap().save(&path).unwrap();
+        path
+    };
+    let (mut askew, mut part) = (whole.clone(), whole.clone());
+    // A camera on its left side, seen in a mirror: what turns it upright is a quarter clockwise, then the mirror.
+    mount("270", "v", None).apply(&whole, &mut askew).unwrap();
+    mount("0", "none", Some("10%,20,60%,300")).apply(&whole, &mut part).unwrap();
+    let scores = |path: &std::path::Path, args: &[&str]| {
+        let mut all = vec![AsRef::<std::ffi::OsStr>::as_ref("--package"), scratch.package.as_os_str()];
+        all.extend(["--source".as_ref(), path.as_os_str(), "--once".as_ref()]);
+        all.extend(args.iter().map(std::ffi::OsStr::new));
+        run("edge-camera", all).ok().json()[0]["top"].clone()
+    };
+    let straight = scores(&save("part.png", &part), &[]);
+    let args = ["--rotate", "90", "--flip", "h", "--roi", "10%,20,60%,300"];
+    let askew = save("askew.png", &askew);
+    assert_eq!(scores(&askew, &args), straight);
+    assert_ne!(scores(&askew, &args[..4]), straight, "the region changes nothing");
+    let ran =
+        edge_camera!("--package", scratch.package, "--source", askew, "--once", "--roi", "0,0,4000,9").fails(6, &[]);
+    assert!(ran.json()[0]["error"].as_str().unwrap().contains("the region 0,0,4000,9 doesn't lie inside"));
+    edge_camera!("--rotate", "45", "--source", askew).fails(2, &["0, 90, 180 and 270"]);
+    edge_camera!("--roi", "0,0,0,1", "--source", askew).fails(2, &["there is nothing in it"]);
+}
+
+#[test]
+fn a_display_shows_what_was_decided_last() {
+    let scratch = Scratch::small();
+    let (one, other) = (scratch.path("one.png"), scratch.path("other.png"));
+    let show = |path: &std::path::Path, extra: &[&str]| {
+        let spec = format!("png:{},size=240x240", path.display());
+        let mut all =
+            vec!["--package".into(), scratch.package.clone(), "--once".into(), "--display".into(), spec.into()];
+        all.extend(extra.iter().map(Into::into));
+        let ran = run("edge-camera", all);
+        (ran, std::fs::read(path))
+    };
+    let photo = golden_picture("rgb8.png");
+    let (ran, picture) = show(&one, &["--source", photo.to_str().unwrap()]);
+    ran.ok();
+    let picture = picture.unwrap();
+    let drawn = edge_vision::decode(&picture, &DecodeOptions::default()).unwrap();
+    assert_eq!((drawn.width(), drawn.height()), (240, 240));
+    let colors: std::collections::HashSet<&[u8]> = drawn.pixels().chunks(3).collect();
+    assert!(colors.len() >= 3, "text, bar and background have colours of their own");
+    // A picture that can't be read is another thing to show.
+    let broken = scratch.write("broken.png", b"no picture");
+    let (ran, picture_of_fault) = show(&other, &["--source", broken.to_str().unwrap()]);
+    ran.fails(6, &[]);
+    assert_ne!(picture_of_fault.unwrap(), picture);
+    // A display that can't be used is told of once, and nothing else suffers.
+    let (ran, picture) = show(&scratch.path("nowhere/a.png"), &["--source", examples().to_str().unwrap()]);
+    let ran = ran.ok();
+    assert!(picture.is_err() && ran.json().len() == 3);
+    assert_eq!(ran.stderr.matches("its folder cannot be used").count(), 1, "{}", ran.stderr);
+    edge_camera!("--display", "hdmi").fails(2, &["names no display", "fb0", "png:FILE"]);
 }

@@ -19,6 +19,19 @@ fn the_default_model_packages_without_options_and_verifies() {
 }
 
 #[test]
+fn padded_pictures_are_recorded_and_replayed() {
+    let scratch = Scratch::small();
+    let package = scratch.path("padded.edgepack");
+    let pack = edge_pack!(small_model(), "-o", package, "--resize", "fit-longest:114,0,255", "--golden", examples());
+    assert!(pack.ok().stderr.contains(r#""color":[114,0,255]"#));
+    let shown = &edge_pack!("inspect", package, "--json").ok().json()[0];
+    assert_eq!(shown["resize"]["policy"], "fit-longest");
+    assert_eq!(shown["resize"]["color"], serde_json::json!([114, 0, 255]));
+    assert_eq!(edge_pack!("verify", package).ok().stdout.matches("tensor identical").count(), 3);
+    edge_pack!(small_model(), "-o", package, "--resize", "fit-longest:1,2").fails(1, &["not a colour"]);
+}
+
+#[test]
 fn without_o_the_package_lies_beside_the_model() {
     let scratch = Scratch::small();
     let model = scratch.copy(&small_model(), "cutlery.onnx");

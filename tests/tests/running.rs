@@ -126,7 +126,7 @@ fn options_that_would_be_ignored_are_errors() {
     edge_pack!("run", small_model(), photo, "--preprocess", "vgg").fails(1, &["vgg", "caffe"]);
     edge_pack!("run", small_model(), photo, "--mean", "1,2", "--std", "1").fails(1, &["--mean"]);
     edge_pack!("run", small_model(), photo, "--mean", "0", "--std", "0").fails(1, &["std"]);
-    edge_pack!("run", small_model(), photo, "--resize", "fit-longest").fails(1, &["fit-longest"]);
+    edge_pack!("run", small_model(), photo, "--resize", "fit-widest").fails(1, &["fit-widest", "fit-longest[:R,G,B]"]);
     edge_pack!("run", small_model(), photo, "--interpolation", "cubic").fails(1, &["cubic", "bicubic"]);
     edge_pack!("run", small_model(), photo, "--threads", "0").fails(1, &["threads"]);
     edge_pack!("run", small_model(), scratch.path("none")).fails(1, &["none"]);

@@ -2,7 +2,7 @@
 
 use edge_engine::{Backend, CpuBackend, Description, EngineError, LoadOptions, OnnxModel, Part, decision};
 use edge_package::{Manifest, PackageError, VerifiedPackage, Version};
-use edge_vision::{DecodeOptions, FrameError, Picture, ResizeError, Resizer};
+use edge_vision::{DecodeOptions, FrameError, Mount, Picture, RawFrame, ResizeError, Resizer, to_picture_into};
 use std::time::{Duration, Instant};
 
 /// Why a picture could not be classified.
@@ -35,7 +35,9 @@ pub enum ClassifyError {
 /// Time spent in each stage.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StageTimes {
-    /// Picture to the network's size.
+    /// Camera frame to the picture that is seen; nothing where the next step reads the frame itself.
+    pub decode: Duration,
+    /// Picture or frame to the network's size.
     pub resize: Duration,
     /// Picture to float32 tensor.
     pub preprocess: Duration,
@@ -59,6 +61,8 @@ pub struct Classifier {
     manifest: Manifest,
     backend: Box<dyn Backend>,
     resizer: Resizer,
+    /// A frame as a picture, and what is seen of it.
+    pictures: [Picture; 2],
     tensor: Vec<f32>,
     logits: Vec<f32>,
     scores: Vec<f32>,
@@ -87,6 +91,7 @@ impl Classifier {
         }
         Ok(Classifier {
             resizer: Resizer::new(manifest.resize)?,
+            pictures: [Picture::blank(1, 1)?, Picture::blank(1, 1)?],
             tensor: vec![0.0; manifest.input.len()],
             logits: vec![0.0; classes],
             scores: Vec::with_capacity(classes),
@@ -97,7 +102,24 @@ impl Classifier {
 
     /// Classifies one picture; `k` best classes are reported.
     pub fn classify(&mut self, picture: &Picture, k: usize) -> Result<Classification, ClassifyError> {
-        let mut times = self.prepare(picture)?;
+        let times = self.prepare(picture)?;
+        self.decide(times, k)
+    }
+
+    /// Classifies what is seen of a camera's frame; `k` best classes are reported. The same as [`to_picture_into`],
+    /// [`Mount::apply`] and [`Classifier::classify`], but no more of the frame is converted than has to be.
+    pub fn classify_frame(
+        &mut self,
+        frame: &RawFrame<'_>,
+        mount: &Mount,
+        k: usize,
+    ) -> Result<Classification, ClassifyError> {
+        let times = self.prepare_frame(frame, mount)?;
+        self.decide(times, k)
+    }
+
+    /// From [`Classifier::tensor`] to the decision.
+    fn decide(&mut self, mut times: StageTimes, k: usize) -> Result<Classification, ClassifyError> {
         let start = Instant::now();
         self.backend.classify(&self.tensor, &mut self.logits)?;
         decision::scores(self.manifest.activation, &self.logits, &mut self.scores);
@@ -114,8 +136,31 @@ impl Classifier {
         let resized = self.resizer.resize(picture)?;
         let between = Instant::now();
         self.manifest.preprocess.apply(resized, self.manifest.input.layout, &mut self.tensor)?;
-        let times = StageTimes { resize: between - start, preprocess: between.elapsed(), infer: Duration::ZERO };
-        Ok(times)
+        Ok(StageTimes { resize: between - start, preprocess: between.elapsed(), ..StageTimes::default() })
+    }
+
+    /// As [`Classifier::prepare`], from a camera's frame.
+    pub fn prepare_frame(&mut self, frame: &RawFrame<'_>, mount: &Mount) -> Result<StageTimes, ClassifyError> {
+        let start = Instant::now();
+        let Self { manifest, resizer, pictures: [whole, seen], tensor, .. } = self;
+        let (resized, decoded) = if resizer.takes_frames(frame, mount)? {
+            (resizer.resize_frame(frame, mount)?, start)
+        } else {
+            to_picture_into(frame, whole)?;
+            if !mount.is_identity() {
+                mount.apply(whole, seen)?;
+            }
+            let decoded = Instant::now();
+            (resizer.resize(if mount.is_identity() { whole } else { seen })?, decoded)
+        };
+        let between = Instant::now();
+        manifest.preprocess.apply(resized, manifest.input.layout, tensor)?;
+        Ok(StageTimes {
+            decode: decoded - start,
+            resize: between - decoded,
+            preprocess: between.elapsed(),
+            ..StageTimes::default()
+        })
     }
 
     /// Runs the network on a tensor of the shape of its input, without decision: tensor in, logits out.

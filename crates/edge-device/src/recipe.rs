@@ -80,6 +80,8 @@ pub enum ResizeChoice {
     Squash,
     /// Shortest side to this many pixels, then centre crop; without a number, the input's size / 0.875.
     FitShortest(Option<u32>),
+    /// The whole picture inside the input's size, padded with this colour (R, G, B), as Pillow's `ImageOps.pad`.
+    FitLongest([u8; 3]),
 }
 
 /// What the user says. `None` leaves it to the model's properties, then to the default.
@@ -313,6 +315,7 @@ impl Recipe {
         let policy = match self.resize {
             None => said.map_or(ResizePolicy::Squash, |r| r.policy),
             Some(ResizeChoice::Squash) => ResizePolicy::Squash,
+            Some(ResizeChoice::FitLongest(color)) => ResizePolicy::FitLongest { color },
             Some(ResizeChoice::FitShortest(shortest)) => ResizePolicy::FitShortest {
                 // 0.875 is the crop ratio of torchvision's and timm's usual 256 → 224.
                 shortest: shortest.unwrap_or((f64::from(input.width.min(input.height)) / 0.875).round() as u32),

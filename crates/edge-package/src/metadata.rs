@@ -31,9 +31,9 @@ pub struct Metadata {
     /// `edgepack.preprocess`: `"tf"`, `"torch"`, `"caffe"`, `"none"`, or
     /// `{"mean": [r,g,b], "std": [r,g,b], "bgr": false}` on the 0…255 scale.
     pub preprocess: Option<Preprocess>,
-    /// `edgepack.resize`: `{"policy": "squash" | "fit-shortest", "shortest": 256, "interpolation": "bicubic",
-    /// "width": 224, "height": 224}`; `shortest` with fit-shortest only, width and height where the graph
-    /// leaves them open.
+    /// `edgepack.resize`: `{"policy": "squash" | "fit-shortest" | "fit-longest", "shortest": 256, "color": [0, 0, 0],
+    /// "interpolation": "bicubic", "width": 224, "height": 224}`; `shortest` with fit-shortest only, `color` (of the
+    /// padding, R, G, B, black if it isn't said) with fit-longest only, width and height where the graph leaves them open.
     pub resize: Option<Resize>,
     /// `edgepack.activation`: `"softmax"`, `"sigmoid"` or `"probabilities"`.
     pub activation: Option<Activation>,
@@ -42,7 +42,7 @@ pub struct Metadata {
 /// A resize rule whose target size may still be open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resize {
-    /// Squash, or fit and crop.
+    /// Squash, fit and crop, or fit and pad.
     pub policy: ResizePolicy,
     /// Resampling filter.
     pub interpolation: Interpolation,
@@ -85,6 +85,8 @@ struct ResizeSpelling {
     policy: String,
     #[serde(default)]
     shortest: Option<u32>,
+    #[serde(default)]
+    color: Option<[u8; 3]>,
     #[serde(default)]
     interpolation: Option<String>,
     #[serde(default)]
@@ -199,6 +201,10 @@ pub fn resize_json(resize: &Resize) -> Value {
             value["policy"] = json!("fit-shortest");
             value["shortest"] = json!(shortest);
         }
+        ResizePolicy::FitLongest { color } => {
+            value["policy"] = json!("fit-longest");
+            value["color"] = json!(color);
+        }
     }
     if let Some((width, height)) = resize.size {
         value["width"] = json!(width);
@@ -245,11 +251,17 @@ pub fn resize_from_json(value: Value) -> Result<Resize, MetadataError> {
     let fail = |why: String| error("resize", why);
     let spelling: ResizeSpelling = serde_json::from_value(value).map_err(|e| fail(e.to_string()))?;
     let policy = match (spelling.policy.as_str(), spelling.shortest) {
+        ("squash" | "fit-shortest", _) if spelling.color.is_some() => {
+            return Err(fail("\"color\" belongs to the policy fit-longest".into()));
+        }
+        ("squash" | "fit-longest", Some(_)) => {
+            return Err(fail("\"shortest\" belongs to the policy fit-shortest".into()));
+        }
         ("squash", None) => ResizePolicy::Squash,
-        ("squash", Some(_)) => return Err(fail("\"shortest\" belongs to the policy fit-shortest".into())),
+        ("fit-longest", None) => ResizePolicy::FitLongest { color: spelling.color.unwrap_or_default() },
         ("fit-shortest", Some(shortest)) if shortest > 0 => ResizePolicy::FitShortest { shortest },
         ("fit-shortest", _) => return Err(fail("the policy fit-shortest needs \"shortest\" in pixels".into())),
-        (other, _) => return Err(fail(format!("policy {other:?} is neither squash nor fit-shortest"))),
+        (other, _) => return Err(fail(format!("policy {other:?} is none of squash, fit-shortest, fit-longest"))),
     };
     let interpolation = match &spelling.interpolation {
         None => Interpolation::default(),
@@ -358,6 +370,13 @@ mod tests {
             activation: Some(Activation::Sigmoid),
         };
         assert_eq!(Metadata::from_properties(&metadata.to_properties()).unwrap(), metadata);
+        let padded = |json| resize_from_json(json).unwrap();
+        for color in [[0; 3], [1, 2, 255]] {
+            let policy = ResizePolicy::FitLongest { color };
+            let resize = Resize { policy, interpolation: Interpolation::Box, size: None };
+            assert_eq!(padded(resize_json(&resize)), resize);
+        }
+        assert_eq!(padded(json!({"policy": "fit-longest"})).policy, ResizePolicy::FitLongest { color: [0; 3] });
     }
 
     #[test]
@@ -369,6 +388,9 @@ mod tests {
             ("edgepack.preprocess", r#"{"mean": [0,0,0], "std": [1,1e60,1]}"#),
             ("edgepack.resize", r#"{"policy": "squash", "shortest": 3}"#),
             ("edgepack.resize", r#"{"policy": "fit-shortest"}"#),
+            ("edgepack.resize", r#"{"policy": "fit-longest", "shortest": 3}"#),
+            ("edgepack.resize", r#"{"policy": "fit-longest", "color": [0, 0, 256]}"#),
+            ("edgepack.resize", r#"{"policy": "squash", "color": [0, 0, 0]}"#),
             ("edgepack.resize", r#"{"policy": "squash", "width": 3}"#),
             ("edgepack.activation", "\"relu\""),
             ("edgepack.labels", "[]"),

@@ -1,6 +1,7 @@
 //! The picture every other module takes or gives.
 
 use crate::decode::DecodeError;
+use crate::mount::Roi;
 use crate::yuv::PixelFormat;
 
 /// An RGB picture, 8 bits a channel, shape (H, W, 3), row-major, rows packed without padding.
@@ -69,6 +70,16 @@ pub enum FrameError {
         needed: usize,
         /// Bytes from one row to the next that were given.
         got: usize,
+    },
+    /// The region of interest is no part of the picture.
+    #[error("the region {roi} doesn't lie inside the picture of {width}x{height} or holds no pixel of it")]
+    Outside {
+        /// The region, as it was asked for.
+        roi: Roi,
+        /// Width of the turned picture in pixels.
+        width: u32,
+        /// Height of the turned picture in pixels.
+        height: u32,
     },
     /// A Motion-JPEG frame has another size than the camera announced.
     #[error("the camera announced {expected_width}x{expected_height}, but its JPEG frame is {width}x{height}")]

@@ -4,9 +4,9 @@
 //! the tensor a model reads lives here once:
 //!
 //! ```text
-//! file bytes ── decode ──┐
-//!                        ├─ Picture (H,W,3) ── Resizer ── Picture ── Preprocess ── tensor (H,W,C) or (C,H,W)
-//! camera frame ── yuv ───┘
+//! file bytes ── decode ── Mount ┐
+//!                               ├─ Picture (H,W,3) ── Resizer ── Picture ── Preprocess ── tensor (H,W,C) or (C,H,W)
+//! camera frame ── yuv ── Mount ─┘
 //! ```
 //!
 //! The reference is Keras on Pillow 13: `load_img`, `img_to_array` and `preprocess_input` give the same bytes.
@@ -24,12 +24,14 @@ mod exif;
 pub mod folder;
 pub mod frame;
 mod jpeg;
+pub mod mount;
 pub mod pattern;
 mod png;
 pub mod preprocess;
 pub mod random;
 mod resample;
 pub mod resize;
+mod sample;
 pub mod stream;
 pub mod yuv;
 
@@ -37,6 +39,7 @@ pub use augment::{Augment, AugmentError, Fill, Transform};
 pub use decode::{DecodeError, DecodeOptions, LoadError, MAX_PIXELS, decode, load, read_file};
 pub use folder::{FolderError, Listing, picture_paths};
 pub use frame::{FrameError, Picture};
+pub use mount::{Flip, Length, Mount, MountError, Roi, Rotate};
 pub use pattern::synthetic;
 pub use preprocess::{Layout, Preprocess};
 pub use resize::{Interpolation, PassOrder, ResizeError, ResizePolicy, ResizeSpec, Resizer, UnknownInterpolation};

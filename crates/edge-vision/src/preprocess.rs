@@ -121,8 +121,9 @@ impl Preprocess {
         let pixels = pixels.as_chunks::<3>().0;
         match layout {
             Layout::Nhwc => {
+                let [a, b, c] = source;
                 for (px, o) in pixels.iter().zip(out.as_chunks_mut::<3>().0) {
-                    *o = [0, 1, 2].map(|c| value(c, px[source[c]]));
+                    *o = [value(0, px[a]), value(1, px[b]), value(2, px[c])];
                 }
             }
             Layout::Nchw => {

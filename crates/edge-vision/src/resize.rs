@@ -1,17 +1,22 @@
 //! Picture to the size a model reads, bit for bit as Pillow.
 //!
 //! [`ResizePolicy::Squash`] is Keras' `load_img(target_size=…)`; [`ResizePolicy::FitShortest`] is
-//! torchvision's `Resize` followed by `CenterCrop`. Nearest follows Pillow 13 `Geometry.c`
+//! torchvision's `Resize` followed by `CenterCrop`; [`ResizePolicy::FitLongest`] is Pillow's `ImageOps.pad`. Nearest follows Pillow 13 `Geometry.c`
 //! (`ImagingScaleAffine`), the other filters `Resample.c`.
 
+mod plan;
+
 use std::fmt;
-use std::ops::Range;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::frame::{FrameError, Picture};
-use crate::resample::{self, Axis, BICUBIC, BILINEAR, BOX, Block, Filter, HAMMING, LANCZOS};
+use crate::mount::Mount;
+use crate::resample::{BICUBIC, BILINEAR, BOX, Block, Filter, HAMMING, LANCZOS};
+use crate::sample::{self, Places};
+use crate::yuv::{RawFrame, check_size, to_picture};
+use plan::{Kind, Plan};
 
 /// How a pixel between pixels gets its value; the names are Keras'.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -98,6 +103,13 @@ pub enum ResizePolicy {
         /// Length of the shorter side before the cut, in pixels.
         shortest: u32,
     },
+    /// The whole picture is scaled into the model's size and lies in the middle; the rest is one colour.
+    ///
+    /// Pillow's `ImageOps.pad`, also known as letterboxing.
+    FitLongest {
+        /// What lies beside the picture: red, green, blue.
+        color: [u8; 3],
+    },
 }
 
 /// The size a model reads and the way there.
@@ -160,29 +172,19 @@ pub struct Resizer {
     spec: ResizeSpec,
     order: PassOrder,
     plan: Option<Plan>,
+    sampling: Option<Sampling>,
     between: Vec<u8>,
     out: Option<Picture>,
 }
 
-/// All that depends on the size of the source, but not on its pixels.
-struct Plan {
-    width: u32,
-    height: u32,
-    /// Columns and rows of the resized picture that are kept.
-    window: (Range<usize>, Range<usize>),
-    /// Where they lie in the result, as a row-major block; something else than the whole only after padding.
+/// Where the pixels lie of frames of one size that hang in one way.
+struct Sampling {
+    size: (u32, u32),
+    mount: Mount,
+    /// `None` where a place of the result has no pixel of the frame.
+    places: Option<Places>,
     target: Block,
-    padded: bool,
-    kind: Kind,
-}
-
-enum Kind {
-    Copy,
-    Nearest { columns: Vec<Option<usize>>, rows: Vec<Option<usize>> },
-    Horizontal(Axis),
-    Vertical(Axis),
-    HorizontalThenVertical(Axis, Axis),
-    VerticalThenHorizontal(Axis, Axis),
+    padding: Option<[u8; 3]>,
 }
 
 impl Resizer {
@@ -207,7 +209,7 @@ impl Resizer {
         if spec.policy == (ResizePolicy::FitShortest { shortest: 0 }) {
             return Err(ResizeError::NoShortest);
         }
-        Ok(Self { spec, order, plan: None, between: Vec::new(), out: None })
+        Ok(Self { spec, order, plan: None, sampling: None, between: Vec::new(), out: None })
     }
 
     /// What this resizer was made for.
@@ -230,6 +232,49 @@ impl Resizer {
         Ok(self.out.insert(out))
     }
 
+    /// Whether [`Resizer::resize_frame`] reads single pixels of such a frame: where the nearest pixel is taken, and the
+    /// format lets it be found. Of a few sizes Pillow leaves a pixel black; they are converted as a whole.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mount::apply`] and [`Resizer::resize`].
+    pub fn takes_frames(&mut self, raw: &RawFrame<'_>, mount: &Mount) -> Result<bool, ResizeError> {
+        if self.spec.interpolation != Interpolation::Nearest || !sample::is_sampled(raw.format) {
+            return Ok(false);
+        }
+        let size = (raw.width, raw.height);
+        if !self.sampling.as_ref().is_some_and(|s| s.size == size && s.mount == *mount) {
+            self.sampling = Some(Sampling::new(&self.spec, self.order, size, *mount)?);
+        }
+        Ok(self.sampling.as_ref().is_some_and(|s| s.places.is_some()))
+    }
+
+    /// As [`crate::to_picture_into`], [`Mount::apply`] and [`Resizer::resize`] one after the other, in one pass over the
+    /// pixels that are needed where [`Resizer::takes_frames`] says so; the same bytes either way.
+    ///
+    /// # Errors
+    ///
+    /// Those of the three.
+    pub fn resize_frame(&mut self, raw: &RawFrame<'_>, mount: &Mount) -> Result<&Picture, ResizeError> {
+        let sampled = self.takes_frames(raw, mount)?;
+        let Some((sampling, places)) =
+            self.sampling.as_ref().filter(|_| sampled).and_then(|s| Some((s, s.places.as_ref()?)))
+        else {
+            let (whole, mut seen) = (to_picture(raw)?, Picture::blank(1, 1)?);
+            mount.apply(&whole, &mut seen)?;
+            return self.resize(&seen);
+        };
+        let out = match &mut self.out {
+            Some(out) => out,
+            empty => empty.insert(Picture::blank(self.spec.width, self.spec.height)?),
+        };
+        if let Some(color) = sampling.padding {
+            out.pixels_mut().as_chunks_mut::<3>().0.fill(color);
+        }
+        sample::sample(raw, places, &mut self.between, (out.pixels_mut(), sampling.target))?;
+        Ok(out)
+    }
+
     /// Resizes into `out`, whose allocation is reused whatever its shape was.
     ///
     /// # Errors
@@ -241,8 +286,8 @@ impl Resizer {
             _ => Plan::new(&self.spec, self.order, picture.width(), picture.height())?,
         };
         out.reshape(self.spec.width, self.spec.height)?;
-        if plan.padded {
-            out.pixels_mut().fill(0);
+        if let Some(color) = plan.padding {
+            out.pixels_mut().as_chunks_mut::<3>().0.fill(color);
         }
         plan.run(picture.pixels(), &mut self.between, out.pixels_mut());
         self.plan = Some(plan);
@@ -250,135 +295,30 @@ impl Resizer {
     }
 }
 
-/// Python's `int(round(n / 2.0))` for non-negative `n`: halves go to the even neighbour.
-fn half_to_even(n: usize) -> usize {
-    n / 2 + usize::from(n % 4 == 3)
-}
-
-/// torchvision's `CenterCrop` along one axis: what is kept of `size`, and how much black goes before it.
-fn center_crop(size: usize, crop: usize) -> (Range<usize>, usize) {
-    if crop > size {
-        return (0..size, (crop - size) / 2);
-    }
-    let first = half_to_even(size - crop);
-    (first..first + crop, 0)
-}
-
-impl Plan {
-    fn new(spec: &ResizeSpec, order: PassOrder, width: u32, height: u32) -> Result<Self, ResizeError> {
-        let (in_w, in_h) = (width as usize, height as usize);
-        let (to_w, to_h) = (spec.width as usize, spec.height as usize);
-        let (full_w, full_h) = match spec.policy {
-            ResizePolicy::Squash => (to_w, to_h),
-            ResizePolicy::FitShortest { shortest } => {
-                let (short, long) = (u64::from(width.min(height)), u64::from(width.max(height)));
-                // torchvision: int(shortest * long / short); the quotient is exact enough for int() to floor it.
-                let new_long = u64::from(shortest) * long / short;
-                // A side beyond this is no photo, and walking along it takes seconds.
-                if new_long > 1 << 26 {
-                    return Err(ResizeError::TooLong { width, height, shortest, long: new_long });
-                }
-                let (shortest, new_long) = (shortest as usize, new_long as usize);
-                if width <= height { (shortest, new_long) } else { (new_long, shortest) }
-            }
+impl Sampling {
+    fn new(spec: &ResizeSpec, order: PassOrder, size: (u32, u32), mount: Mount) -> Result<Self, ResizeError> {
+        check_size(size.0, size.1)?;
+        let view = mount.view(size.0, size.1)?;
+        let plan = Plan::new(spec, order, view.width as u32, view.height as u32)?;
+        let (columns, rows): (Option<Vec<usize>>, Option<Vec<usize>>) = match plan.kind {
+            Kind::Nearest { columns, rows } => (columns.into_iter().collect(), rows.into_iter().collect()),
+            // Of the size that is wanted already.
+            _ => (Some(plan.window.0.collect()), Some(plan.window.1.collect())),
         };
-        let (columns, left) = center_crop(full_w, to_w);
-        let (rows, top) = center_crop(full_h, to_h);
-        let filter = spec.interpolation.filter();
-        let kind = if (full_w, full_h) == (in_w, in_h) {
-            Kind::Copy
-        } else if let Some(filter) = filter {
-            let possible = (full_w == in_w || Axis::is_possible(in_w, full_w, filter, columns.len()))
-                && (full_h == in_h || Axis::is_possible(in_h, full_h, filter, rows.len()));
-            if !possible {
-                return Err(ResizeError::TooThin { width, height });
-            }
-            // Pillow 13 ImagingResampleInner, with the same signed comparison.
-            let (less_w, less_h) = (in_w as i64 - full_w as i64, in_h as i64 - full_h as i64);
-            let vertical_first = order == PassOrder::Pillow13 && less_h > 0 && less_h > less_w * 2;
-            let x = || Axis::new(in_w, full_w, filter, columns.clone());
-            let y = || Axis::new(in_h, full_h, filter, rows.clone());
-            match (full_w != in_w, full_h != in_h) {
-                (true, true) if vertical_first => Kind::VerticalThenHorizontal(y(), x()),
-                (true, true) => Kind::HorizontalThenVertical(x(), y()),
-                (true, false) => Kind::Horizontal(x()),
-                _ => Kind::Vertical(y()),
-            }
-        } else {
-            Kind::Nearest {
-                columns: resample::nearest(in_w, full_w, columns.clone()),
-                rows: resample::nearest(in_h, full_h, rows.clone()),
-            }
-        };
-        let padded = columns.len() < to_w || rows.len() < to_h;
-        let target = Block { offset: (top * to_w + left) * 3, stride: to_w * 3 };
-        Ok(Self { width, height, window: (columns, rows), target, padded, kind })
-    }
-
-    /// Writes the kept part of the resized `src` to `dst`; `between` holds what lies between two passes.
-    fn run(&self, src: &[u8], between: &mut Vec<u8>, dst: &mut [u8]) {
-        let stride = self.width as usize * 3;
-        let (columns, rows) = &self.window;
-        let row_bytes = columns.len() * 3;
-        let whole = Block { offset: 0, stride };
-        let packed = |stride| Block { offset: 0, stride };
-        match &self.kind {
-            Kind::Copy => {
-                for (out_y, y) in rows.clone().enumerate() {
-                    let (from, to) = (y * stride + columns.start * 3, self.target.offset + out_y * self.target.stride);
-                    dst[to..to + row_bytes].copy_from_slice(&src[from..from + row_bytes]);
-                }
-            }
-            Kind::Nearest { columns, rows } => {
-                for (out_y, y) in rows.iter().enumerate() {
-                    let to = self.target.offset + out_y * self.target.stride;
-                    let out = &mut dst[to..to + row_bytes];
-                    let Some(y) = y else {
-                        out.fill(0);
-                        continue;
-                    };
-                    let row = src[y * stride..(y + 1) * stride].as_chunks::<3>().0;
-                    for (px, x) in out.as_chunks_mut::<3>().0.iter_mut().zip(columns) {
-                        *px = x.map_or([0; 3], |x| row[x]);
-                    }
-                }
-            }
-            Kind::Horizontal(x) => {
-                resample::horizontal(x, (src, whole), 0, rows.clone(), (dst, self.target));
-            }
-            Kind::Vertical(y) => {
-                let source = Block { offset: columns.start * 3, stride };
-                resample::vertical(y, (src, source), 0, row_bytes, (dst, self.target));
-            }
-            Kind::HorizontalThenVertical(x, y) => {
-                let span = y.span();
-                between.resize(span.len() * row_bytes, 0);
-                let block = packed(row_bytes);
-                resample::horizontal(x, (src, whole), 0, span.clone(), (between, block));
-                resample::vertical(y, (between, block), span.start, row_bytes, (dst, self.target));
-            }
-            Kind::VerticalThenHorizontal(y, x) => {
-                let span = x.span();
-                let span_bytes = span.len() * 3;
-                between.resize(rows.len() * span_bytes, 0);
-                let block = packed(span_bytes);
-                let source = Block { offset: span.start * 3, stride };
-                resample::vertical(y, (src, source), 0, span_bytes, (between, block));
-                resample::horizontal(x, (between, block), span.start, 0..rows.len(), (dst, self.target));
-            }
-        }
+        let transposed = view.is_transposed();
+        let side = |(column, row): (usize, usize), across: bool| if across == transposed { row } else { column };
+        let places = columns.zip(rows).map(|(columns, rows)| Places {
+            across: columns.into_iter().map(|x| side(view.at(x, 0), true)).collect(),
+            down: rows.into_iter().map(|y| side(view.at(0, y), false)).collect(),
+            transposed,
+        });
+        Ok(Self { size, mount, places, target: plan.target, padding: plan.padding })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn halves_round_as_in_python() {
-        let got: Vec<usize> = (0..12).map(half_to_even).collect();
-        assert_eq!(got, [0, 0, 1, 2, 2, 2, 3, 4, 4, 4, 5, 6]);
-    }
 
     #[test]
     fn names_round_trip() {
@@ -391,13 +331,27 @@ mod tests {
 
     #[test]
     fn spec_survives_both_formats() {
-        for policy in [ResizePolicy::Squash, ResizePolicy::FitShortest { shortest: 256 }] {
+        let pad = ResizePolicy::FitLongest { color: [114, 0, 255] };
+        for policy in [ResizePolicy::Squash, ResizePolicy::FitShortest { shortest: 256 }, pad] {
             let spec = ResizeSpec { width: 224, height: 224, policy, interpolation: Interpolation::Bicubic };
             let bytes = postcard::to_stdvec(&spec).unwrap();
             assert_eq!(postcard::from_bytes::<ResizeSpec>(&bytes).unwrap(), spec);
             let json = serde_json::to_string(&spec).unwrap();
             assert_eq!(serde_json::from_str::<ResizeSpec>(&json).unwrap(), spec);
         }
+    }
+
+    #[test]
+    fn nothing_may_be_left_of_a_thin_picture() {
+        let spec = ResizeSpec {
+            width: 4,
+            height: 4,
+            policy: ResizePolicy::FitLongest { color: [1, 2, 3] },
+            interpolation: Interpolation::Bicubic,
+        };
+        let mut resizer = Resizer::new(spec).unwrap();
+        let thin = resizer.resize(&Picture::blank(1, 400).unwrap()).unwrap();
+        assert_eq!(thin.pixels(), [1, 2, 3].repeat(16), "nothing is left of the picture");
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub struct ColorSpace {
 }
 
 impl ColorSpace {
-    fn parts(self) -> (YuvRange, YuvStandardMatrix) {
+    pub(crate) fn parts(self) -> (YuvRange, YuvStandardMatrix) {
         let range = match self.range {
             ColorRange::Limited => YuvRange::Limited,
             ColorRange::Full => YuvRange::Full,
@@ -137,12 +137,7 @@ pub fn to_picture(raw: &RawFrame<'_>) -> Result<Picture, FrameError> {
 /// but it remains a picture.
 pub fn to_picture_into(raw: &RawFrame<'_>, picture: &mut Picture) -> Result<(), FrameError> {
     let RawFrame { format, width, height, .. } = *raw;
-    if width == 0 || height == 0 {
-        return Err(FrameError::Empty { width, height });
-    }
-    if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(FrameError::TooLarge { width, height });
-    }
+    check_size(width, height)?;
     let (w, h) = (width as usize, height as usize);
     // Every other condition of the converters is checked before they are called.
     let too_large = |_: YuvError| FrameError::TooLarge { width, height };
@@ -273,8 +268,19 @@ fn yu12<'a>(
     Ok(())
 }
 
+/// Makes sure that a frame has pixels, and not absurdly many.
+pub(crate) fn check_size(width: u32, height: u32) -> Result<(), FrameError> {
+    if width == 0 || height == 0 {
+        return Err(FrameError::Empty { width, height });
+    }
+    if u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(FrameError::TooLarge { width, height });
+    }
+    Ok(())
+}
+
 /// The stride of a frame of `rows` rows of `row_bytes` bytes, after making sure that the data hold them all.
-fn check(raw: &RawFrame<'_>, row_bytes: usize, rows: usize) -> Result<usize, FrameError> {
+pub(crate) fn check(raw: &RawFrame<'_>, row_bytes: usize, rows: usize) -> Result<usize, FrameError> {
     let RawFrame { format, width, height, .. } = *raw;
     let stride = raw.stride.unwrap_or(row_bytes);
     if stride < row_bytes {

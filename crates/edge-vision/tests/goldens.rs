@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use edge_vision::{
-    DecodeError, DecodeOptions, Interpolation, Layout, PassOrder, Picture, Preprocess, ResizePolicy, ResizeSpec,
-    Resizer, decode, load,
+    DecodeError, DecodeOptions, Flip, Interpolation, Layout, Mount, PassOrder, Picture, Preprocess, ResizePolicy,
+    ResizeSpec, Resizer, decode, load,
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -61,7 +61,10 @@ fn check_file(expectation: &Path) {
     let order = if major >= 13 { PassOrder::Pillow13 } else { PassOrder::Pillow12 };
     let mut tally = Tally::default();
     for entry in list(&document, "pictures") {
-        check_picture(&mut tally, folder, entry, &document["affine"], order);
+        check_picture(&mut tally, folder, entry, &document, order);
+    }
+    for entry in list(&document, "mounts") {
+        check_mounts(&mut tally, folder, entry);
     }
     for entry in list(&document, "cuts") {
         check_cut(&mut tally, folder, entry);
@@ -76,7 +79,7 @@ fn check_file(expectation: &Path) {
     tally.finish(&expectation.display().to_string());
 }
 
-fn check_picture(tally: &mut Tally, folder: &Path, entry: &Value, affine: &Value, order: PassOrder) {
+fn check_picture(tally: &mut Tally, folder: &Path, entry: &Value, document: &Value, order: PassOrder) {
     let file = entry["file"].as_str().unwrap();
     let picture = match load(&folder.join(file), &DecodeOptions::default()) {
         Ok(picture) => picture,
@@ -91,9 +94,10 @@ fn check_picture(tally: &mut Tally, folder: &Path, entry: &Value, affine: &Value
     for (key, digests) in entry["resized"].as_object().unwrap() {
         let (wanted, policy) = key.split_once('/').unwrap();
         let (width, height) = wanted.split_once('x').unwrap();
-        let policy = match policy.parse() {
-            Ok(shortest) => ResizePolicy::FitShortest { shortest },
-            Err(_) => ResizePolicy::Squash,
+        let policy = match policy {
+            "squash" => ResizePolicy::Squash,
+            "pad" => ResizePolicy::FitLongest { color: serde_json::from_value(document["pad"].clone()).unwrap() },
+            shortest => ResizePolicy::FitShortest { shortest: shortest.parse().unwrap() },
         };
         for (interpolation, expected) in Interpolation::ALL.into_iter().zip(digests.as_str().unwrap().split(' ')) {
             let spec =
@@ -103,7 +107,25 @@ fn check_picture(tally: &mut Tally, folder: &Path, entry: &Value, affine: &Value
             tally.same(|| format!("{file} {key} {interpolation}"), &digest(resized.pixels()), expected);
         }
     }
-    check_tensors(tally, file, &picture, &entry["tensors"], affine);
+    check_tensors(tally, file, &picture, &entry["tensors"], &document["affine"]);
+}
+
+/// A picture as a camera sees it that is turned, mirrored and looked at in part.
+fn check_mounts(tally: &mut Tally, folder: &Path, entry: &Value) {
+    let file = entry["file"].as_str().unwrap();
+    let picture = load(&folder.join(file), &DecodeOptions::default()).unwrap();
+    let mut out = Picture::blank(1, 1).unwrap();
+    for (key, expected) in entry["seen"].as_object().unwrap() {
+        let parts: Vec<&str> = key.split('/').collect();
+        let mount = Mount {
+            rotate: parts[0].parse().unwrap(),
+            flip: if parts[1].is_empty() { Flip::default() } else { parts[1].parse().unwrap() },
+            roi: if parts[2].is_empty() { None } else { Some(parts[2].parse().unwrap()) },
+        };
+        mount.apply(&picture, &mut out).unwrap();
+        let got = format!("{}x{} {}", out.width(), out.height(), digest(out.pixels()));
+        tally.same(|| format!("{file} mounted {key}"), &got, expected.as_str().unwrap());
+    }
 }
 
 fn check_tensors(tally: &mut Tally, file: &str, picture: &Picture, expected: &Value, affine: &Value) {

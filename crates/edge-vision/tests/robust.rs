@@ -6,8 +6,8 @@ use std::panic::catch_unwind;
 use std::path::Path;
 
 use edge_vision::{
-    ColorMatrix, ColorRange, ColorSpace, DecodeOptions, Interpolation, PassOrder, Picture, PixelFormat, RawFrame,
-    ResizePolicy, ResizeSpec, Resizer, decode, synthetic, to_picture, to_picture_into,
+    ColorMatrix, ColorRange, ColorSpace, DecodeOptions, Interpolation, Mount, PassOrder, Picture, PixelFormat,
+    RawFrame, ResizePolicy, ResizeSpec, Resizer, decode, synthetic, to_picture, to_picture_into,
 };
 use proptest::prelude::*;
 
@@ -248,6 +248,71 @@ proptest! {
         let mut out = Picture::blank(3, 3).unwrap();
         resizer.resize_into(&picture, &mut out).unwrap();
         prop_assert_eq!(&out, &expected);
+    }
+
+    #[test]
+    fn sampled_frames_are_as_converted_ones(
+        seed in any::<u64>(),
+        (w, h) in (1..90_u32, 1..60_u32),
+        (to_w, to_h) in (1..70_u32, 1..70_u32),
+        policy in prop::sample::select(&[
+            ResizePolicy::Squash,
+            ResizePolicy::FitShortest { shortest: 31 },
+            ResizePolicy::FitLongest { color: [9, 80, 200] },
+        ][..]),
+        format in prop::sample::select(&[
+            PixelFormat::Yuyv,
+            PixelFormat::Nv12,
+            PixelFormat::Rgb3,
+            PixelFormat::Bgr3,
+            PixelFormat::Grey,
+        ][..]),
+        matrix in prop::sample::select(&[ColorMatrix::Bt601, ColorMatrix::Bt709][..]),
+        range in prop::sample::select(&[ColorRange::Limited, ColorRange::Full][..]),
+        rotate in prop::sample::select(&["0", "90", "180", "270"][..]),
+        flip in prop::sample::select(&["none", "h", "v", "hv"][..]),
+        roi in prop::sample::select(&["", "10%,20%,80%,60%", "0,0,1,1", "50%,0,50%,100%"][..]),
+        padding in 0..9_usize,
+    ) {
+        let (wide, high) = (w as usize, h as usize);
+        let (row, rows) = match format {
+            PixelFormat::Yuyv => (wide.div_ceil(2) * 4, high),
+            PixelFormat::Nv12 => (wide.next_multiple_of(2), high + high.div_ceil(2)),
+            PixelFormat::Grey => (wide, high),
+            _ => (wide * 3, high),
+        };
+        let stride = row + padding;
+        let data = synthetic(seed, stride as u32, rows as u32).into_pixels();
+        let data = &data[..stride * rows - padding];
+        let color = ColorSpace { matrix, range };
+        let frame = RawFrame { format, width: w, height: h, stride: Some(stride), color, data };
+        let mount = Mount {
+            rotate: rotate.parse().unwrap(),
+            flip: flip.parse().unwrap(),
+            roi: (!roi.is_empty()).then(|| roi.parse().unwrap()),
+        };
+        let spec = ResizeSpec { width: to_w, height: to_h, policy, interpolation: Interpolation::Nearest };
+        let (mut one_pass, mut three) = (Resizer::new(spec).unwrap(), Resizer::new(spec).unwrap());
+        let mut seen = Picture::blank(1, 1).unwrap();
+        let expected = mount.apply(&to_picture(&frame).unwrap(), &mut seen);
+        if expected.is_err() {
+            // A region may be too small for a pixel of it to be seen.
+            prop_assert!(one_pass.resize_frame(&frame, &mount).is_err());
+            return Ok(());
+        }
+        let expected = three.resize(&seen).unwrap();
+        let black = expected.pixels().chunks(3).any(|px| px == [0; 3]);
+        let sampled = one_pass.takes_frames(&frame, &mount).unwrap();
+        prop_assert!(sampled != (format == PixelFormat::Nv12) || black && !sampled);
+        for _ in 0..2 {
+            // The second time with what is remembered.
+            prop_assert_eq!(one_pass.resize_frame(&frame, &mount).unwrap(), expected);
+        }
+        let cut = RawFrame { data: &data[..data.len() - 1], ..frame };
+        prop_assert!(one_pass.resize_frame(&cut, &mount).is_err());
+        let other = RawFrame { format: PixelFormat::Grey, stride: None, ..frame };
+        let grey = one_pass.resize_frame(&other, &Mount::default()).unwrap().clone();
+        prop_assert_eq!(&grey, three.resize(&to_picture(&other).unwrap()).unwrap());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::capture::{Raw, Spec, Wanted, parse_rate};
 use crate::units::{Budget, Size, Sync, period, score, span, whole};
 use clap::{ArgAction, Parser, ValueHint};
 use edge_device::MOST_FRAMES;
+use edge_vision::{Flip, Mount, Roi, Rotate};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ pub const COMMAND_LINE_ONLY: [&str; 5] = ["config", "check", "json", "help", "ve
 
 /// Heading of the flags that choose and shape the source: a reload opens it anew when one of them changed.
 pub const SOURCE: &str = "Source";
+/// Heading of the flags of what is seen of a frame.
+pub const PICTURE: &str = "Picture";
 /// Heading of the flags of the decision.
 pub const DECISION: &str = "Decision";
 /// Heading of the flags of the log.
@@ -66,6 +69,23 @@ pub struct Args {
     /// gray, and :bt709, :bt2020 or :full where its colours are not BT.601 with limited range
     #[arg(long, value_name = "WxH:FORMAT", help_heading = SOURCE)]
     pub raw: Option<Raw>,
+
+    /// Turn what the camera sees by 90, 180 or 270 degrees clockwise
+    #[arg(long, value_name = "DEGREES", default_value = "0", help_heading = PICTURE)]
+    pub rotate: Rotate,
+
+    /// Mirror it, after turning: h left to right, v top to bottom, hv both
+    #[arg(long, value_name = "HOW", default_value = "none", help_heading = PICTURE)]
+    pub flip: Flip,
+
+    /// Look at a part of it only, after that: x,y,width,height in pixels or percent, such as 10%,10%,80%,80%
+    #[arg(long, value_name = "X,Y,W,H", help_heading = PICTURE)]
+    pub roi: Option<Roi>,
+
+    /// Where to show what is decided: fb0, png:FILE[,size=320x240], ssd1306:/dev/i2c-1[,addr=0x3c], or
+    /// st7789:/dev/spidev0.0,dc=25[,rst=27,bl=24,size=240x240,rotate=0] and ili9341 alike, lines by their GPIO number
+    #[arg(long, value_name = "DISPLAY")]
+    pub display: Option<edge_display::Spec>,
 
     /// Show every picture once, then end (default: start over at the end)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "false",
@@ -165,4 +185,11 @@ pub struct Args {
     /// Which board this is (default: read from the device tree)
     #[arg(long)]
     pub board: Option<String>,
+}
+
+impl Args {
+    /// How the camera hangs.
+    pub fn mount(&self) -> Mount {
+        Mount { rotate: self.rotate, flip: self.flip, roi: self.roi }
+    }
 }

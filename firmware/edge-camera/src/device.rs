@@ -4,6 +4,7 @@ use crate::capture::{self, Frame, Source};
 use crate::clock::SystemClock;
 use crate::log::Log;
 use crate::package::{self, Model};
+use crate::screen::Screen;
 use crate::service::{Service, StatusLine};
 use crate::settings::Settings;
 use crate::status::Status;
@@ -26,9 +27,13 @@ pub struct Device {
     pub source: Box<dyn Source>,
     log: Log,
     status: Status,
+    screen: Screen,
     service: Service,
     summing: Option<Summing>,
+    /// The frame as it came.
     picture: Picture,
+    /// What is seen of it, if the camera isn't mounted straight.
+    seen: Picture,
     frames: u64,
     faults: u64,
     /// Whether the last frame was a fault.
@@ -46,9 +51,12 @@ impl Device {
         let source = capture::open(&settings.args, signals)?;
         let log = Log::open(settings.log.clone(), Box::new(SystemClock::new(started)), signals.gate())?;
         status.say(&format!("{}; {}", model.about, source.describe()));
+        let blank = Picture::blank(1, 1).map_err(anyhow::Error::from)?;
         let mut device = Device {
             summing: settings.args.summary.map(Summing::new),
-            picture: Picture::blank(1, 1).map_err(anyhow::Error::from)?,
+            picture: blank.clone(),
+            seen: blank,
+            screen: Screen::open(&settings.args)?,
             service,
             frames: 0,
             faults: 0,
@@ -84,6 +92,7 @@ impl Device {
                 let changed = changed || std::mem::take(&mut self.faulty);
                 self.log.event(&mut event, changed)?;
                 self.status.classified(&event);
+                self.screen.classified(&event);
                 self.service.progress();
                 if let Some(summing) = &mut self.summing {
                     summing.classified(&event);
@@ -93,6 +102,7 @@ impl Device {
                 let first = !std::mem::replace(&mut self.faulty, true);
                 self.log.fault(&mut fault, first)?;
                 self.status.fault(&fault);
+                self.screen.fault(&fault);
                 self.faults += 1;
                 if let Some(summing) = &mut self.summing {
                     summing.fault();
@@ -102,7 +112,7 @@ impl Device {
         Ok(())
     }
 
-    /// Frame → RGB → resize → preprocess → classify → decide → the line to log, and whether the decision changed.
+    /// Frame → RGB → mount → resize → preprocess → classify → decide → the line to log, and whether the decision changed.
     fn classify(&mut self, frame: &Frame) -> Result<(Event, bool), Fault> {
         let time = wall_time(frame.wall);
         let at = frame.at.saturating_duration_since(self.started);
@@ -117,12 +127,26 @@ impl Device {
         };
         let Model { classifier, decider, digest, .. } = &mut self.model;
         let start = Instant::now();
-        frame.decode(&classifier.decode_options(), &mut self.picture).map_err(&fault)?;
-        let decoded = Instant::now();
-        let result = classifier.classify(&self.picture, 1).map_err(|e| fault(e.to_string()))?;
+        let mount = self.settings.args.mount();
+        let result = match frame.raw() {
+            Some(raw) => classifier.classify_frame(&raw, &mount, 1).map_err(|e| fault(e.to_string()))?,
+            None => {
+                frame.decode(&classifier.decode_options(), &mut self.picture).map_err(&fault)?;
+                let picture = if mount.is_identity() {
+                    &self.picture
+                } else {
+                    mount.apply(&self.picture, &mut self.seen).map_err(|e| fault(e.to_string()))?;
+                    &self.seen
+                };
+                let decode = start.elapsed();
+                let mut result = classifier.classify(picture, 1).map_err(|e| fault(e.to_string()))?;
+                result.times.decode = decode;
+                result
+            }
+        };
         let decision = decider.decide(at, classifier.scores(), self.settings.args.top);
         let latency_ms = LatencyMs {
-            decode: millis(decoded - start),
+            decode: millis(result.times.decode),
             resize: millis(result.times.resize),
             preprocess: millis(result.times.preprocess),
             infer: millis(result.times.infer),
@@ -148,6 +172,7 @@ impl Device {
     /// No frame has come for `since`, which the source calls waiting.
     pub fn waiting(&mut self, since: Duration) {
         self.status.waiting(since);
+        self.screen.waiting(since);
         self.service.progress();
     }
 

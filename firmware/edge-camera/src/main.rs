@@ -9,6 +9,7 @@ mod config;
 mod device;
 mod log;
 mod package;
+mod screen;
 mod service;
 mod settings;
 mod status;

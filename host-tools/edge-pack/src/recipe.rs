@@ -37,7 +37,8 @@ pub struct RecipeArgs {
     #[arg(long)]
     pub exif: bool,
 
-    /// squash (as Keras), or fit-shortest[:PIXELS]: shortest side to PIXELS, then centre crop
+    /// squash (as Keras); fit-shortest[:PIXELS]: shortest side to PIXELS, then centre crop; fit-longest[:R,G,B]: all of
+    /// the picture, padded with black or that colour
     #[arg(long, value_name = "POLICY")]
     resize: Option<String>,
 
@@ -157,17 +158,28 @@ fn three(text: &str) -> anyhow::Result<[f32; 3]> {
 }
 
 fn parse_resize(text: &str) -> anyhow::Result<ResizeChoice> {
-    let (policy, pixels) = match text.split_once([':', '=']) {
-        Some((policy, pixels)) => {
-            let pixels = pixels.parse().ok().filter(|p| (1..=8192).contains(p));
-            (policy, Some(pixels.with_context(|| format!("--resize {text}: not a number of pixels"))?))
-        }
+    let (policy, number) = match text.split_once([':', '=']) {
+        Some((policy, number)) => (policy, Some(number)),
         None => (text, None),
     };
-    match (policy, pixels) {
+    match (policy, number) {
         ("squash", None) => Ok(ResizeChoice::Squash),
-        ("fit-shortest", pixels) => Ok(ResizeChoice::FitShortest(pixels)),
-        _ => bail!("--resize {text}: neither squash nor fit-shortest[:PIXELS]"),
+        ("fit-shortest", None) => Ok(ResizeChoice::FitShortest(None)),
+        ("fit-shortest", Some(pixels)) => {
+            let pixels = pixels.parse().ok().filter(|p| (1..=8192).contains(p));
+            let pixels = pixels.with_context(|| format!("--resize {text}: not a number of pixels"))?;
+            Ok(ResizeChoice::FitShortest(Some(pixels)))
+        }
+        ("fit-longest", None) => Ok(ResizeChoice::FitLongest([0; 3])),
+        ("fit-longest", Some(color)) => {
+            let levels: Option<Vec<u8>> = color.split(',').map(|level| level.trim().parse().ok()).collect();
+            match levels.as_deref() {
+                Some([grey]) => Ok(ResizeChoice::FitLongest([*grey; 3])),
+                Some([r, g, b]) => Ok(ResizeChoice::FitLongest([*r, *g, *b])),
+                _ => bail!("--resize {text}: not a colour, one number 0..255 or three, such as 114,114,114"),
+            }
+        }
+        _ => bail!("--resize {text}: none of squash, fit-shortest[:PIXELS], fit-longest[:R,G,B]"),
     }
 }
 

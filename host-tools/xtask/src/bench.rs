@@ -55,6 +55,17 @@ pub fn run(rounds: usize) -> Result<()> {
     Ok(())
 }
 
+/// Prints the README's table of a camera's frame on its way to a tensor.
+pub fn frames(rounds: usize) -> Result<()> {
+    setup::ensure()?;
+    let peers = setup::python(setup::PEERS)?;
+    tools::run(&mut cargo(&tools::BUILD)?)?;
+    println!("\n1280x720 YUYV to a 299x299 float32 tensor, one thread:\n");
+    let script = root().join("tests/reference/frames.py");
+    let ours = built("examples/frames")?;
+    tools::run(Command::new(&peers).arg(script).arg("--ours").arg(ours).args(["--rounds", &rounds.to_string()]))
+}
+
 /// The real Keras file as ONNX, for pictures of `size` by `size` pixels.
 pub fn xception(work: &Path, size: u32) -> Result<PathBuf> {
     let onnx = work.join(format!("xception-{size}.onnx"));

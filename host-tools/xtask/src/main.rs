@@ -42,6 +42,9 @@ enum Chore {
         /// Rounds in which every runtime is measured once
         #[arg(long, default_value_t = 5)]
         rounds: usize,
+        /// A camera's frame to a tensor instead, beside Pillow and OpenCV
+        #[arg(long)]
+        frames: bool,
     },
 }
 
@@ -50,7 +53,8 @@ fn main() -> ExitCode {
         Chore::Setup => setup::run(),
         Chore::Demo => demo::run(),
         Chore::Test { long, only } => suite::run(long, only.as_deref()),
-        Chore::Bench { rounds } => bench::run(rounds),
+        Chore::Bench { rounds, frames: false } => bench::run(rounds),
+        Chore::Bench { rounds, frames: true } => bench::frames(rounds),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

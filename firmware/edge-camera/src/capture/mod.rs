@@ -98,18 +98,17 @@ impl Frame {
                 picture.clone_from(rgb);
                 Ok(())
             }
-            Payload::Raw { format, width, height, stride, color, bytes } => {
-                let raw = RawFrame {
-                    format: *format,
-                    width: *width,
-                    height: *height,
-                    stride: *stride,
-                    color: *color,
-                    data: bytes,
-                };
-                to_picture_into(&raw, picture).map_err(|e| e.to_string())
-            }
+            Payload::Raw { .. } => match self.raw() {
+                Some(raw) => to_picture_into(&raw, picture).map_err(|e| e.to_string()),
+                None => Ok(()),
+            },
         }
+    }
+
+    /// The frame as a camera delivers it, where it comes from one.
+    pub fn raw(&self) -> Option<RawFrame<'_>> {
+        let Payload::Raw { format, width, height, stride, color, bytes } = &self.payload else { return None };
+        Some(RawFrame { format: *format, width: *width, height: *height, stride: *stride, color: *color, data: bytes })
     }
 }
 
