@@ -34,7 +34,8 @@ pub(super) fn with_lcd(
     let mut spi = SpidevDevice::open(&lcd.device).map_err(|e| {
         DisplayError::bus(format!("cannot open {name} (is SPI on, this user in the group spi?)"), e.inner())
     })?;
-    let options = SpidevOptions::new().bits_per_word(8).max_speed_hz(lcd.speed).mode(SpiModeFlags::SPI_MODE_0).build();
+    let mode = if lcd.rests_high { SpiModeFlags::SPI_MODE_3 } else { SpiModeFlags::SPI_MODE_0 };
+    let options = SpidevOptions::new().bits_per_word(8).max_speed_hz(lcd.speed).mode(mode).build();
     spi.configure(&options).map_err(|e| DisplayError::io(format!("cannot set {name} to {} Hz", lcd.speed), e))?;
     let dc = output(&lcd.pins, lcd.pins.dc, 0)?;
     let reset = lcd.pins.rst.map(|line| output(&lcd.pins, line, 1)).transpose()?;
