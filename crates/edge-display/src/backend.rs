@@ -57,7 +57,13 @@ impl DisplayError {
     }
 
     #[cfg_attr(not(any(feature = "spi", feature = "i2c")), allow(dead_code))]
-    fn bus(what: impl Into<String>, error: impl Debug) -> Self {
+    fn bus(what: impl Into<String>, error: impl ToString) -> Self {
+        Self::Bus { what: what.into(), error: error.to_string() }
+    }
+
+    /// As [`DisplayError::bus`], for drivers whose errors have no words.
+    #[cfg_attr(not(any(feature = "spi", feature = "i2c")), allow(dead_code))]
+    fn driver(what: impl Into<String>, error: impl Debug) -> Self {
         Self::Bus { what: what.into(), error: format!("{error:?}") }
     }
 }
