@@ -57,7 +57,13 @@ impl DisplayError {
     }
 
     #[cfg_attr(not(any(feature = "spi", feature = "i2c")), allow(dead_code))]
-    fn bus(what: impl Into<String>, error: impl Debug) -> Self {
+    fn bus(what: impl Into<String>, error: impl ToString) -> Self {
+        Self::Bus { what: what.into(), error: error.to_string() }
+    }
+
+    /// As [`DisplayError::bus`], for drivers whose errors have no words.
+    #[cfg_attr(not(any(feature = "spi", feature = "i2c")), allow(dead_code))]
+    fn driver(what: impl Into<String>, error: impl Debug) -> Self {
         Self::Bus { what: what.into(), error: format!("{error:?}") }
     }
 }
@@ -104,4 +110,19 @@ pub(crate) fn with_panel(
 /// Red, green and blue of each pixel.
 pub(crate) fn rgb_bytes(pixels: &[Rgb888]) -> Vec<u8> {
     pixels.iter().flat_map(|p| [p.r(), p.g(), p.b()]).collect()
+}
+
+#[cfg(all(test, not(feature = "spi"), not(feature = "i2c")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_feature_that_is_off_is_named() {
+        for (spec, feature) in [("st7789:/dev/spidev0.0,dc=25", "display-spi"), ("ssd1306:/dev/i2c-1", "display-i2c")] {
+            let kind = spec.parse::<crate::Spec>().unwrap().kind;
+            let error = is_built(&kind).unwrap_err().to_string();
+            assert!(error.contains(&format!("the feature {feature:?} of edge-camera is off")), "{error}");
+            assert!(with_panel(&kind, &mut |_| Ok(())).is_err());
+        }
+    }
 }

@@ -65,6 +65,8 @@ pub struct Lcd {
     pub bgr: bool,
     /// Clock of the bus in Hz.
     pub speed: u32,
+    /// Whether the bus rests high (SPI mode 3), as panels without a chip select want it, and not low (mode 0).
+    pub rests_high: bool,
 }
 
 /// A controller.
@@ -192,6 +194,11 @@ fn lcd(chip: Chip, device: PathBuf, options: &mut Options<'_>) -> Result<Kind, S
     if !(100_000..=100_000_000).contains(&speed) {
         return Err(format!("speed={speed}: from 100000 to 100000000 Hz are possible"));
     }
+    let rests_high = match options.number("mode")? {
+        None | Some(0) => false,
+        Some(3) => true,
+        Some(other) => return Err(format!("mode={other}: these panels know the SPI modes 0 and 3")),
+    };
     Ok(Kind::Lcd(Lcd {
         chip,
         device,
@@ -202,6 +209,7 @@ fn lcd(chip: Chip, device: PathBuf, options: &mut Options<'_>) -> Result<Kind, S
         invert: options.number("invert")?.map_or(square, |n| n != 0),
         bgr: options.number("bgr")?.map_or(!square, |n| n != 0),
         speed,
+        rests_high,
     }))
 }
 
@@ -294,6 +302,7 @@ mod tests {
             ("st7789:/dev/spidev0.0,dc=x", "dc=x: not a number"),
             ("st7789:/dev/spidev0.0,dc=1,rotate=45", "rotate=45"),
             ("ili9341:/dev/spidev0.0,dc=1,size=320x240", "240x320 pixels before the panel is turned"),
+            ("ili9341:/dev/spidev0.0,dc=1,mode=1", "SPI modes 0 and 3"),
             ("ssd1306:/dev/i2c-1,addr=0x80", "0x03 to 0x77"),
             ("ssd1306:/dev/i2c-1,size=64x48", "128x64 or 128x32"),
             ("ssd1306:/dev/i2c-1,upside", "not NAME=VALUE"),

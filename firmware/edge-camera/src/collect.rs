@@ -5,7 +5,7 @@ use crate::capture::{self, Frame, Grab, Payload};
 use crate::status;
 use crate::stop::{Failure, Signals};
 use anyhow::{Context, anyhow};
-use edge_vision::{DecodeOptions, Picture, PixelFormat};
+use edge_vision::{DecodeOptions, Mount, Picture, PixelFormat};
 use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
 use std::fs;
 use std::io::Write;
@@ -37,7 +37,7 @@ pub fn run(args: &Args, folder: &Path, label: &str, stop: &Signals) -> Result<()
                     continue;
                 }
                 due = (due + args.every).max(now);
-                match save(&frame, &folder) {
+                match save(&frame, &args.mount(), &folder) {
                     Ok(path) => {
                         saved += 1;
                         status::tell(&format!("{saved}: {}", path.display()));
@@ -65,12 +65,19 @@ enum Saved {
     Disk(anyhow::Error),
 }
 
-/// Saves one frame: a JPEG as it came, anything else as a PNG of the pixels that would be resized and classified.
-fn save(frame: &Frame, folder: &Path) -> Result<PathBuf, Saved> {
+/// Saves one frame: a JPEG as it came where the camera hangs straight, anything else as a PNG of the pixels that would be
+/// resized and classified.
+fn save(frame: &Frame, mount: &Mount, folder: &Path) -> Result<PathBuf, Saved> {
     let mut picture = Picture::blank(1, 1).map_err(|e| Saved::Frame(e.to_string()))?;
     // A frame that cannot be classified is no photo to train with either.
     frame.decode(&DecodeOptions::default(), &mut picture).map_err(Saved::Frame)?;
+    if !mount.is_identity() {
+        let mut seen = Picture::blank(1, 1).map_err(|e| Saved::Frame(e.to_string()))?;
+        mount.apply(&picture, &mut seen).map_err(|e| Saved::Frame(e.to_string()))?;
+        picture = seen;
+    }
     let (bytes, kind) = match &frame.payload {
+        _ if !mount.is_identity() => (png(&picture).map_err(Saved::Disk)?, "png"),
         Payload::Raw { format: PixelFormat::Mjpeg, bytes, .. } => (jpeg(bytes), "jpg"),
         Payload::File(Ok(bytes)) if bytes.starts_with(&[0xFF, 0xD8]) => (bytes.clone(), "jpg"),
         _ => (png(&picture).map_err(Saved::Disk)?, "png"),

@@ -34,7 +34,8 @@ pub(super) fn with_lcd(
     let mut spi = SpidevDevice::open(&lcd.device).map_err(|e| {
         DisplayError::bus(format!("cannot open {name} (is SPI on, this user in the group spi?)"), e.inner())
     })?;
-    let options = SpidevOptions::new().bits_per_word(8).max_speed_hz(lcd.speed).mode(SpiModeFlags::SPI_MODE_0).build();
+    let mode = if lcd.rests_high { SpiModeFlags::SPI_MODE_3 } else { SpiModeFlags::SPI_MODE_0 };
+    let options = SpidevOptions::new().bits_per_word(8).max_speed_hz(lcd.speed).mode(mode).build();
     spi.configure(&options).map_err(|e| DisplayError::io(format!("cannot set {name} to {} Hz", lcd.speed), e))?;
     let dc = output(&lcd.pins, lcd.pins.dc, 0)?;
     let reset = lcd.pins.rst.map(|line| output(&lcd.pins, line, 1)).transpose()?;
@@ -98,7 +99,8 @@ where
         .orientation(Orientation::new().rotate(rotation))
         .invert_colors(if lcd.invert { ColorInversion::Inverted } else { ColorInversion::Normal })
         .color_order(if lcd.bgr { ColorOrder::Bgr } else { ColorOrder::Rgb });
-    let failed = |e: &dyn Debug| DisplayError::bus(format!("cannot wake up the panel at {}", lcd.device.display()), e);
+    let failed =
+        |e: &dyn Debug| DisplayError::driver(format!("cannot wake up the panel at {}", lcd.device.display()), e);
     match reset {
         Some(reset) => {
             let panel = builder.reset_pin(reset).init(delay).map_err(|e| failed(&e))?;
@@ -135,7 +137,7 @@ impl<D: DrawTarget<Color = Rgb565, Error: Debug> + OriginDimensions> Panel for D
         let area = Rectangle::new(Point::new(0, rows.start as i32), Size::new(size.width, rows.len() as u32));
         self.panel
             .fill_contiguous(&area, self.canvas.rows(rows).iter().copied())
-            .map_err(|e| DisplayError::bus("cannot draw on the panel", e))?;
+            .map_err(|e| DisplayError::driver("cannot draw on the panel", e))?;
         match &mut self.shown {
             Some(shown) => shown.clone_from(&self.canvas),
             None => self.shown = Some(self.canvas.clone()),
@@ -343,5 +345,6 @@ mod tests {
         let lcd = lcd("st7789:/dev/spidev-of-nobody,dc=25");
         let error = with_lcd(&lcd, &mut |_| Ok(())).unwrap_err().to_string();
         assert!(error.starts_with("cannot open /dev/spidev-of-nobody"), "{error}");
+        assert!(error.contains("): No such file or directory"), "{error}");
     }
 }

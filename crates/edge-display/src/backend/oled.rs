@@ -59,7 +59,7 @@ fn start<BUS: I2c, SIZE: DisplaySize>(
     mut panel: Oled<BUS, SIZE>,
     draw: &mut dyn FnMut(&mut dyn Panel) -> Result<(), DisplayError>,
 ) -> Result<(), DisplayError> {
-    panel.init().map_err(|e| DisplayError::bus("no panel answers", e))?;
+    panel.init().map_err(|e| DisplayError::driver("no panel answers", e))?;
     let size = panel.size();
     draw(&mut Drawn { panel, canvas: Canvas::new(size.width, size.height, BinaryColor::Off) })
 }
@@ -81,7 +81,7 @@ impl<BUS: I2c, SIZE: DisplaySize> Panel for Drawn<BUS, SIZE> {
         let width = self.canvas.size().width;
         let area = Rectangle::new(Point::new(0, rows.start as i32), Size::new(width, rows.len() as u32));
         let drawn = self.panel.fill_contiguous(&area, self.canvas.rows(rows).iter().copied());
-        drawn.and_then(|()| self.panel.flush()).map_err(|e| DisplayError::bus("cannot draw on the panel", e))
+        drawn.and_then(|()| self.panel.flush()).map_err(|e| DisplayError::driver("cannot draw on the panel", e))
     }
 }
 
@@ -194,5 +194,6 @@ mod tests {
         let error =
             with_oled(Path::new("/dev/i2c-of-nobody"), 0x3c, 64, false, &mut |_| Ok(())).unwrap_err().to_string();
         assert!(error.starts_with("cannot open /dev/i2c-of-nobody"), "{error}");
+        assert!(error.contains("No such file or directory"), "{error}");
     }
 }
