@@ -475,7 +475,7 @@ fn a_user_without_rights_is_told_what_is_missing() {
         Ok(ran) => drop(ran.ok()),
     }
     let source = format!("v4l2:{}", device.display());
-    nobody(&["--source", &source]).unwrap().fails(4, &["permission denied", "video0", "group `video`"]);
+    nobody(&["--source", &source]).unwrap().fails(4, &["permission denied", "video0", "group video"]);
     let log = scratch.path("log.jsonl");
     nobody(&["--source", "pattern", "--log", log.to_str().unwrap()])
         .unwrap()

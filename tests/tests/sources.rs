@@ -147,6 +147,10 @@ fn collected_photos_are_the_frames() {
     let saved: Vec<Vec<u8>> = files(&photos.join("cat")).iter().map(|p| std::fs::read(p).unwrap()).collect();
     assert_eq!(saved.len(), 2);
     assert!(saved.contains(&cat) && saved.contains(&rocket));
+    // A camera that hangs askew gives photos as they are classified.
+    collect("pattern:64x48", "turned", &["--count", "1", "--rotate", "90"]).ok();
+    let turned = picture(&files(&photos.join("turned"))[0]);
+    assert_eq!((turned.width(), turned.height()), (48, 64));
     // What was collected is a folder of classes.
     edge_pack!("run", scratch.package, photos, "--json").ok();
 }

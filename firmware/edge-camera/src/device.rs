@@ -7,7 +7,7 @@ use crate::package::{self, Model};
 use crate::screen::Screen;
 use crate::service::{Service, StatusLine};
 use crate::settings::Settings;
-use crate::status::Status;
+use crate::status::{Observer, Status};
 use crate::stop::{Failure, Signals};
 use crate::summary::Summing;
 use crate::{args, checks, config};
@@ -27,7 +27,6 @@ pub struct Device {
     pub source: Box<dyn Source>,
     log: Log,
     status: Status,
-    screen: Screen,
     service: Service,
     summing: Option<Summing>,
     /// The frame as it came.
@@ -44,7 +43,7 @@ impl Device {
     /// Proves the package, opens source and log, and says so.
     pub fn start(settings: Settings, started: Instant, signals: &Signals) -> Result<Device, Failure> {
         let mut status = Status::new();
-        status.add(Box::<StatusLine>::default());
+        status.observers = observers(&settings)?;
         checks::warnings(&settings).iter().for_each(|warning| status.say(warning));
         let mut service = Service::new();
         let model = package::load(&settings, &mut || service.progress())?;
@@ -56,7 +55,6 @@ impl Device {
             summing: settings.args.summary.map(Summing::new),
             picture: blank.clone(),
             seen: blank,
-            screen: Screen::open(&settings.args)?,
             service,
             frames: 0,
             faults: 0,
@@ -92,7 +90,6 @@ impl Device {
                 let changed = changed || std::mem::take(&mut self.faulty);
                 self.log.event(&mut event, changed)?;
                 self.status.classified(&event);
-                self.screen.classified(&event);
                 self.service.progress();
                 if let Some(summing) = &mut self.summing {
                     summing.classified(&event);
@@ -102,7 +99,6 @@ impl Device {
                 let first = !std::mem::replace(&mut self.faulty, true);
                 self.log.fault(&mut fault, first)?;
                 self.status.fault(&fault);
-                self.screen.fault(&fault);
                 self.faults += 1;
                 if let Some(summing) = &mut self.summing {
                     summing.fault();
@@ -172,7 +168,6 @@ impl Device {
     /// No frame has come for `since`, which the source calls waiting.
     pub fn waiting(&mut self, since: Duration) {
         self.status.waiting(since);
-        self.screen.waiting(since);
         self.service.progress();
     }
 
@@ -248,6 +243,8 @@ impl Device {
         let new = config::resolve(words).map_err(Refused::Kept)?;
         checks::warnings(&new).iter().for_each(|warning| self.status.say(warning));
         let model = package::load(&new, &mut || self.service.progress()).map_err(Refused::Kept)?;
+        let display = (self.settings.args.display != new.args.display).then(|| observers(&new)).transpose();
+        let display = display.map_err(Refused::Kept)?;
         // The log before the source: going back to the old one cannot fail.
         self.log.set(new.log.clone()).map_err(Refused::Kept)?;
         if self.settings.differs(&new, args::SOURCE)
@@ -259,6 +256,9 @@ impl Device {
             return Err(refused);
         }
         self.model = model;
+        if let Some(observers) = display {
+            self.status.observers = observers;
+        }
         if self.summing.as_ref().map(Summing::every) != new.args.summary {
             self.sum_up(true).map_err(Refused::Lost)?;
             self.summing = new.args.summary.map(Summing::new);
@@ -283,6 +283,15 @@ impl Device {
         }
         Ok(())
     }
+}
+
+/// Who is shown what is seen.
+fn observers(settings: &Settings) -> Result<Vec<Box<dyn Observer>>, Failure> {
+    let mut observers: Vec<Box<dyn Observer>> = vec![Box::<StatusLine>::default()];
+    if let Some(spec) = &settings.args.display {
+        observers.push(Box::new(Screen::open(spec)?));
+    }
+    Ok(observers)
 }
 
 /// Why a reload did not happen.

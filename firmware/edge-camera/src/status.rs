@@ -2,6 +2,7 @@
 //! is no terminal, and whoever else wants to show what was seen.
 
 use edge_device::event::{Event, Fault};
+use edge_display::Level;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -20,12 +21,16 @@ pub fn tell(text: &str) {
 pub struct Snapshot<'a> {
     /// The label decided for, or `unknown`; empty before the first frame.
     pub decision: &'a str,
+    /// Whether that is a class rather than `unknown`.
+    pub known: bool,
     /// Of the class decided for; of the best one when unknown. 0…1.
     pub score: f32,
     /// Frames per second, over about the last ten.
     pub fps: f64,
     /// What was said last, in a short line: the source, a fault, that no frame comes.
     pub status: &'a str,
+    /// How much that matters now; good as soon as a frame is classified.
+    pub level: Level,
 }
 
 /// Shows what was seen: a display, a service manager. It must not block.
@@ -36,9 +41,12 @@ pub trait Observer {
 
 /// The status line, on standard error, and the observers.
 pub struct Status {
-    observers: Vec<Box<dyn Observer>>,
+    /// Who else is shown what is seen.
+    pub observers: Vec<Box<dyn Observer>>,
     text: String,
+    level: Level,
     decision: String,
+    known: bool,
     score: f32,
     terminal: bool,
     last: Option<Instant>,
@@ -55,7 +63,9 @@ impl Status {
         Status {
             observers: vec![],
             text: String::new(),
+            level: Level::Waiting,
             decision: String::new(),
+            known: false,
             score: 0.0,
             terminal,
             last: None,
@@ -66,15 +76,15 @@ impl Status {
         }
     }
 
-    /// Also shows what is seen to this one.
-    pub fn add(&mut self, observer: Box<dyn Observer>) {
-        self.observers.push(observer);
-    }
-
     /// A line that stays.
     pub fn say(&mut self, text: &str) {
+        self.say_as(Level::Waiting, text);
+    }
+
+    fn say_as(&mut self, level: Level, text: &str) {
         self.clear();
         tell(text);
+        self.level = level;
         self.note(text);
     }
 
@@ -87,7 +97,8 @@ impl Status {
     fn show(&mut self) {
         let fps = if self.interval > 0.0 { 1.0 / self.interval } else { 0.0 };
         let score = self.score;
-        let seen = Snapshot { decision: &self.decision, score, fps, status: &self.text };
+        let (decision, known, status, level) = (&self.decision, self.known, &self.text, self.level);
+        let seen = Snapshot { decision, known, score, fps, status, level };
         self.observers.iter_mut().for_each(|observer| observer.show(&seen));
     }
 
@@ -103,6 +114,7 @@ impl Status {
         let decided = event.top.iter().find(|score| Some(score.index) == event.class).or(event.top.first());
         self.score = decided.map_or(0.0, |score| score.score);
         self.decision.clone_from(&event.decision);
+        (self.known, self.level) = (event.class.is_some(), Level::Good);
         if self.terminal {
             let fps = if self.interval > 0.0 { 1.0 / self.interval } else { 0.0 };
             let (frame, score, ms) = (event.frame, self.score, event.latency_ms.total);
@@ -116,8 +128,8 @@ impl Status {
         self.waiting = false;
         self.faults += 1;
         match self.faults.cmp(&(TOLD + 1)) {
-            std::cmp::Ordering::Less => self.say(&format!("{}: {}", fault.source, fault.error)),
-            std::cmp::Ordering::Equal => self.say("more frames fail; they stand in the log"),
+            std::cmp::Ordering::Less => self.say_as(Level::Bad, &format!("{}: {}", fault.source, fault.error)),
+            std::cmp::Ordering::Equal => self.say_as(Level::Bad, "more frames fail; they stand in the log"),
             std::cmp::Ordering::Greater => {}
         }
     }
@@ -168,7 +180,7 @@ mod tests {
     fn observers_see_frames_and_what_is_said() {
         let lines = Arc::new(Mutex::new(vec![]));
         let mut status = Status::new();
-        status.add(Box::new(Seen(lines.clone())));
+        status.observers.push(Box::new(Seen(lines.clone())));
         status.note("camera");
         let score = |index, score| Score { index, id: None, label: String::new(), score };
         status.classified(&Event {

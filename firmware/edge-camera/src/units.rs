@@ -67,9 +67,10 @@ pub fn span(text: &str) -> Result<Duration, String> {
         return Ok(Duration::ZERO);
     }
     let span = humantime::parse_duration(text.trim()).ok();
-    span.filter(|s| s.is_zero() || (Duration::from_millis(1)..=Duration::from_secs(366 * 86400)).contains(s)).ok_or_else(|| {
-        format!("{text:?} is not a span of time; a number with a unit is needed, such as 500ms, 60s or 5m")
-    })
+    span.filter(|s| s.is_zero() || (Duration::from_millis(1)..=Duration::from_secs(366 * 86400)).contains(s))
+        .ok_or_else(|| {
+            format!("{text:?} is not a span of time; a number with a unit is needed, such as 500ms, 60s or 5m")
+        })
 }
 
 /// A span of time that is not 0.
