@@ -26,7 +26,7 @@ from PIL import Image
 
 def ours(edge_pack, model, photos, folder):
     package = folder / "model.edgepack"
-    subprocess.run([edge_pack, model, "-o", package, "--force"], check=True, capture_output=True)
+    subprocess.run([edge_pack, model, "-o", package], check=True, capture_output=True)
     out = subprocess.run([edge_pack, "run", package, *photos, "--json"], check=True, stdout=subprocess.PIPE, text=True).stdout
     return np.array([json.loads(line)["logits"] for line in out.splitlines()])
 

@@ -19,6 +19,9 @@ const LOOK: Duration = Duration::from_secs(5);
 /// The longest line looked for at the end of a log that was cut off.
 const LONGEST_LINE: u64 = 1 << 20;
 
+/// What the kernel takes of a write in one piece: SIGKILL may end a write between two pages of the file.
+const PAGE: u64 = 4096;
+
 /// A log of one or more files.
 pub struct LogFile {
     path: PathBuf,
@@ -26,6 +29,10 @@ pub struct LogFile {
     file: Option<File>,
     /// Where the last whole line ends.
     length: u64,
+    /// About the longest of the last lines, in bytes.
+    longest: u64,
+    /// The line that is written, filled up to the end of its page where that is near.
+    filled: Vec<u8>,
     rotation: Option<Rotation>,
     /// At which length to rotate; more than the rotation says after one failed.
     full: u64,
@@ -44,6 +51,8 @@ impl LogFile {
             path: path.into(),
             file: Some(file),
             length,
+            longest: 0,
+            filled: vec![],
             rotation: None,
             full: u64::MAX,
             sync,
@@ -78,7 +87,7 @@ impl LogFile {
         ours != std::fs::metadata(&self.path).ok().map(|m| (m.dev(), m.ino()))
     }
 
-    /// Appends a line. It goes out in one piece; what the disk took of a line it had no space for is taken back.
+    /// Appends a line. It goes out in one piece, which a kill cannot cut (see [`fill`]); what the disk took of a line it had no space for is taken back.
     pub fn append(&mut self, line: &[u8], now: Duration) -> io::Result<()> {
         if self.length > 0 && self.length + line.len() as u64 > self.full {
             self.rotate();
@@ -91,12 +100,14 @@ impl LogFile {
                 none.insert(file)
             }
         };
-        if let Err(e) = file.write_all(line) {
+        self.longest = (self.longest - self.longest / 64).max(line.len() as u64);
+        fill(line, self.length, self.longest, self.full, &mut self.filled);
+        if let Err(e) = file.write_all(&self.filled) {
             // The disk is full or gone; if even this fails, the next start removes the piece.
             let _ = file.set_len(self.length);
             return Err(e);
         }
-        self.length += line.len() as u64;
+        self.length += self.filled.len() as u64;
         self.dirty = true;
         match self.sync {
             Sync::Line => self.flush(now),
@@ -190,6 +201,19 @@ impl LogFile {
     }
 }
 
+/// `line` at `start` of the file, with blanks before its newline up to the end of the page where a line of `longest` bytes would
+/// not fit there any more: so no line lies across the end of a page, where a kill could cut it. Not beyond `full`.
+fn fill(line: &[u8], start: u64, longest: u64, full: u64, filled: &mut Vec<u8>) {
+    filled.clear();
+    filled.extend_from_slice(line);
+    let end = start + line.len() as u64;
+    let left = end.next_multiple_of(PAGE) - end;
+    if left < longest && end + left <= full && filled.pop() == Some(b'\n') {
+        filled.resize(filled.len() + left as usize, b' ');
+        filled.push(b'\n');
+    }
+}
+
 /// The folder that a path's file is in.
 pub fn folder(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
@@ -228,6 +252,28 @@ fn whole_lines(file: &mut File) -> anyhow::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_line_lies_across_the_end_of_a_page() {
+        let (mut start, mut longest, mut filled, mut text) = (0u64, 0, vec![], vec![]);
+        for i in 0..2000usize {
+            let line = format!("{{\"n\":{i},\"fill\":\"{}\"}}\n", "x".repeat(300 + i * 37 % 90));
+            longest = (longest - longest / 64).max(line.len() as u64);
+            fill(line.as_bytes(), start, longest, u64::MAX, &mut filled);
+            let end = start + filled.len() as u64;
+            // A line longer than those before it may not have been provided for.
+            assert!(start / PAGE == (end - 1) / PAGE || i < 200, "line {i} from {start} to {end}");
+            start = end;
+            text.extend_from_slice(&filled);
+        }
+        let lines = std::str::from_utf8(&text).unwrap().lines();
+        assert!(lines.map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()).count() == 2000);
+        let blanks = text.iter().filter(|b| **b == b' ').count();
+        assert!(blanks * 10 < text.len(), "{blanks} of {}", text.len());
+        // Not beyond the size that the file may have.
+        fill(b"{}\n", 4000, 100, 4050, &mut filled);
+        assert_eq!(filled, b"{}\n");
+    }
 
     fn numbered(i: usize) -> String {
         format!("{{\"n\":{i:05}}}\n")
