@@ -266,8 +266,9 @@ mod tests {
             start = end;
             text.extend_from_slice(&filled);
         }
-        let lines = std::str::from_utf8(&text).unwrap().lines();
-        assert!(lines.map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()).count() == 2000);
+        let lines: Vec<serde_json::Value> =
+            std::str::from_utf8(&text).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!(lines.len(), 2000);
         let blanks = text.iter().filter(|b| **b == b' ').count();
         assert!(blanks * 10 < text.len(), "{blanks} of {}", text.len());
         // Not beyond the size that the file may have.
