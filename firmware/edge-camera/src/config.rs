@@ -138,6 +138,10 @@ fn plain_text(value: &DeValue<'_>) -> Option<String> {
 
 /// A relative path in the file is relative to the file's folder.
 fn beside(arg: &Arg, text: String, folder: &Path) -> String {
+    // A display's file, with what follows it.
+    if let Some(file) = text.strip_prefix("png:").filter(|_| arg.get_id() == "display") {
+        return format!("png:{}", folder.join(file).display());
+    }
     let path = match arg.get_value_hint() {
         ValueHint::FilePath | ValueHint::DirPath | ValueHint::AnyPath => text != "-",
         _ => arg.get_id() == "source" && matches!(text.parse(), Ok(Spec::Files(_))),
@@ -184,15 +188,10 @@ pub struct Value {
 /// All keys with their values.
 fn values(matches: &ArgMatches) -> Vec<Value> {
     let command = Args::command();
+    // A printed configuration may be used from another folder.
+    let here = std::env::current_dir().unwrap_or_default();
     let one = |arg: &Arg| {
-        let text = |raw: &std::ffi::OsStr| {
-            let text = raw.to_string_lossy().into_owned();
-            // A printed configuration may be used from another folder.
-            std::path::absolute(beside(arg, text.clone(), Path::new("")))
-                .ok()
-                .filter(|_| beside(arg, text.clone(), Path::new("/")) != text)
-                .map_or(text, |p| p.display().to_string())
-        };
+        let text = |raw: &std::ffi::OsStr| beside(arg, raw.to_string_lossy().into_owned(), &here);
         Value {
             key: arg.get_long().unwrap_or_default().into(),
             heading: arg.get_help_heading().map(Into::into),

@@ -97,14 +97,17 @@ fn the_command_line_overrides_the_file() {
 
 #[test]
 fn relative_paths_are_relative_to_the_files_folder() {
-    let file = "package = 'm.edgepack'\nlog = '-'\nsource = 'photos'\ntrusted-key = ['/etc/k.pub', 'keys/k.pub']\n";
+    let file = "package = 'm.edgepack'\nlog = '-'\nsource = 'photos'\ntrusted-key = ['/etc/k.pub', 'keys/k.pub']\n\
+                display = 'png:s.png,size=320x240'\n";
     let settings = resolved(file, &[]).unwrap();
-    let package = settings.args.package.unwrap();
+    let package = settings.args.package.clone().unwrap();
     assert!(package.is_absolute() && package.ends_with("m.edgepack"));
     let folder = package.parent().unwrap();
     assert_eq!(settings.args.source, Spec::Files(folder.join("photos")));
     assert_eq!(settings.args.log, Path::new("-"));
     assert_eq!(settings.args.trusted_key, [PathBuf::from("/etc/k.pub"), folder.join("keys/k.pub")]);
+    let display = format!("png:{}/s.png,size=320x240", folder.display());
+    assert_eq!(value(&settings, "display"), [display]);
     for source in ["v4l2:/dev/video2", "pattern", "pattern:8x9"] {
         let settings = resolved(&format!("source = '{source}'"), &[]).unwrap();
         assert_eq!(value(&settings, "source"), [source]);
