@@ -89,7 +89,7 @@ impl Device {
                 // After a fault the log says again what is seen.
                 let changed = changed || std::mem::take(&mut self.faulty);
                 self.log.event(&mut event, changed)?;
-                self.status.classified(&event);
+                self.status.classified(&event, self.log.trouble());
                 self.service.progress();
                 if let Some(summing) = &mut self.summing {
                     summing.classified(&event);

@@ -26,7 +26,7 @@ impl Observer for Screen {
             label: seen.decision.into(),
             known: seen.known,
             score: seen.score,
-            fps: (seen.level == Level::Good && seen.fps > 0.0).then_some(seen.fps as f32),
+            fps: (seen.level != Level::Waiting && seen.fps > 0.0).then_some(seen.fps as f32),
             status,
         });
     }

@@ -29,7 +29,7 @@ pub struct Snapshot<'a> {
     pub fps: f64,
     /// What was said last, in a short line: the source, a fault, that no frame comes.
     pub status: &'a str,
-    /// How much that matters now; good as soon as a frame is classified.
+    /// How much that matters now; good as soon as a frame is classified and logged.
     pub level: Level,
 }
 
@@ -102,8 +102,8 @@ impl Status {
         self.observers.iter_mut().for_each(|observer| observer.show(&seen));
     }
 
-    /// A frame was classified.
-    pub fn classified(&mut self, event: &Event) {
+    /// A frame was classified; `trouble` is what is wrong all the same.
+    pub fn classified(&mut self, event: &Event, trouble: Option<String>) {
         self.waiting = false;
         let now = Instant::now();
         if let Some(last) = self.last.replace(now) {
@@ -114,7 +114,9 @@ impl Status {
         let decided = event.top.iter().find(|score| Some(score.index) == event.class).or(event.top.first());
         self.score = decided.map_or(0.0, |score| score.score);
         self.decision.clone_from(&event.decision);
-        (self.known, self.level) = (event.class.is_some(), Level::Good);
+        self.known = event.class.is_some();
+        self.level = if trouble.is_some() { Level::Bad } else { Level::Good };
+        self.text = trouble.unwrap_or(std::mem::take(&mut self.text));
         if self.terminal {
             let fps = if self.interval > 0.0 { 1.0 / self.interval } else { 0.0 };
             let (frame, score, ms) = (event.frame, self.score, event.latency_ms.total);
@@ -171,7 +173,7 @@ mod tests {
 
     impl Observer for Seen {
         fn show(&mut self, seen: &Snapshot<'_>) {
-            let line = format!("{} {:.1} {}", seen.decision, seen.score, seen.status);
+            let line = format!("{} {:.1} {} {:?}", seen.decision, seen.score, seen.status, seen.level);
             self.0.lock().unwrap().push(line);
         }
     }
@@ -183,7 +185,7 @@ mod tests {
         status.observers.push(Box::new(Seen(lines.clone())));
         status.note("camera");
         let score = |index, score| Score { index, id: None, label: String::new(), score };
-        status.classified(&Event {
+        let event = Event {
             time: String::new(),
             monotonic_s: 0.0,
             clock_synced: None,
@@ -195,8 +197,12 @@ mod tests {
             latency_ms: LatencyMs::default(),
             package: String::new(),
             backend: String::new(),
-        });
+        };
+        status.classified(&event, None);
         status.note("no frame for 2 s");
-        assert_eq!(*lines.lock().unwrap(), [" 0.0 camera", "cat 0.4 camera", "cat 0.4 no frame for 2 s"]);
+        status.classified(&event, Some("disk full".into()));
+        let expected =
+            [" 0.0 camera Waiting", "cat 0.4 camera Good", "cat 0.4 no frame for 2 s Good", "cat 0.4 disk full Bad"];
+        assert_eq!(*lines.lock().unwrap(), expected);
     }
 }

@@ -303,6 +303,11 @@ impl Log {
         Ok(())
     }
 
+    /// What is wrong with the log now, in a few words: lines that it did not take.
+    pub fn trouble(&self) -> Option<String> {
+        self.gap.as_ref().map(|gap| format!("the log takes no lines: {}", gap.why))
+    }
+
     /// Says in the log what is missing, when the disk takes it again.
     fn close_gap(&mut self, now: Duration, patience: Duration) -> Result<(), Failure> {
         self.line.clear();
