@@ -19,6 +19,11 @@ const LOOK: Duration = Duration::from_secs(5);
 /// The longest line looked for at the end of a log that was cut off.
 const LONGEST_LINE: u64 = 1 << 20;
 
+/// How often a lock that is taken is tried for again, and after how long.
+const LOCK_TRIES: u32 = 20;
+/// See [`LOCK_TRIES`].
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
 /// What the kernel takes of a write in one piece: SIGKILL may end a write between two pages of the file.
 const PAGE: u64 = 4096;
 
@@ -222,8 +227,14 @@ pub fn folder(path: &Path) -> &Path {
 /// Opens for appending, as the only writer; where the last whole line ends.
 fn open(path: &Path) -> anyhow::Result<(File, u64)> {
     let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
-    if let Err(TryLockError::WouldBlock) = file.try_lock() {
-        bail!("another process writes to it");
+    // A process that is just being started, such as the one that holds a camera, has our files until it is itself.
+    let mut tries = 0;
+    while let Err(TryLockError::WouldBlock) = file.try_lock() {
+        tries += 1;
+        if tries > LOCK_TRIES {
+            bail!("another process writes to it");
+        }
+        std::thread::sleep(LOCK_PAUSE);
     }
     let length = whole_lines(&mut file)?;
     if length < file.metadata()?.len() {
