@@ -111,6 +111,25 @@ pub fn run<A: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item = A>) -> Ra
     Command::new(program(name)).args(args).output().expect("the program starts").into()
 }
 
+/// Runs a shell script that may mount file systems, which end with it: in a namespace of its own. `None`, and said as SKIPPED,
+/// where this machine does not let it.
+pub fn with_mounts<'a>(script: &str, args: impl IntoIterator<Item = &'a OsStr>) -> Option<Ran> {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]).args(args);
+    let ran = match unshare.output() {
+        Ok(output) => Ran::from(output),
+        Err(e) => {
+            println!("SKIPPED: unshare: {e}");
+            return None;
+        }
+    };
+    if ran.stderr.contains("unshare:") || ran.stderr.contains("mount:") {
+        println!("SKIPPED: {}", ran.stderr);
+        return None;
+    }
+    Some(ran)
+}
+
 /// `run("edge-pack", [...])` with arguments of mixed types.
 #[macro_export]
 macro_rules! edge_pack {

@@ -176,19 +176,10 @@ fn a_disk_that_runs_full_leaves_whole_lines() {
     // A file system of 16 KiB of its own, which ends with the namespace.
     let script = "mount -t tmpfs -o size=16k none \"$1\" && { \"$2\" --package \"$3\" --source pattern --rate 1000 --frames 200 --log \"$1/log\"; \
                   code=$?; cat \"$1/log\"; exit $code; }";
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"])
-        .arg(&disk)
-        .arg(program("edge-camera"))
-        .arg(&scratch.package)
-        .output();
-    let ran = match output {
-        Ok(output) => Ran::from(output),
-        Err(e) => return println!("SKIPPED: unshare: {e}"),
+    let Some(ran) = with_mounts(script, [disk.as_ref(), program("edge-camera").as_ref(), scratch.package.as_ref()])
+    else {
+        return;
     };
-    if ran.stderr.contains("unshare:") || ran.stderr.contains("mount:") {
-        return println!("SKIPPED: {}", ran.stderr);
-    }
     assert!(ran.stderr.contains("No space left") && ran.stderr.contains("classification goes on"), "{}", ran.stderr);
     assert!(ran.stderr.contains("200 frame(s), 0 of them"), "{}", ran.stderr);
     let lines = ran.json();

@@ -399,19 +399,10 @@ fn a_full_disk_leaves_a_gap_that_is_logged_when_space_returns() {
                   \"$2\" --package \"$3\" --source pattern:32x32 --rate 200 --log \"$1/log\" & \
                   for i in $(seq 600); do [ $(stat -c %s \"$1/log\" 2>/dev/null || echo 0) -gt 16000 ] && break; sleep 0.1; done; \
                   sleep 1; rm \"$1/filler\"; sleep 2.5; kill -TERM $!; wait $!; code=$?; cat \"$1/log\"; exit $code";
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"])
-        .arg(&disk)
-        .arg(program("edge-camera"))
-        .arg(&scratch.package)
-        .output();
-    let ran = match output {
-        Ok(output) => Ran::from(output),
-        Err(e) => return println!("SKIPPED: unshare: {e}"),
+    let Some(ran) = with_mounts(script, [disk.as_ref(), program("edge-camera").as_ref(), scratch.package.as_ref()])
+    else {
+        return;
     };
-    if ran.stderr.contains("unshare:") || ran.stderr.contains("mount:") {
-        return println!("SKIPPED: {}", ran.stderr);
-    }
     assert!(
         ran.stderr.contains("No space left on device") && ran.stderr.contains("classification goes on"),
         "{}",

@@ -68,19 +68,15 @@ enum Saved {
 /// Saves one frame: a JPEG as it came where the camera hangs straight, anything else as a PNG of the pixels that would be
 /// resized and classified.
 fn save(frame: &Frame, mount: &Mount, folder: &Path) -> Result<PathBuf, Saved> {
-    let mut picture = Picture::blank(1, 1).map_err(|e| Saved::Frame(e.to_string()))?;
+    let mut came = Picture::blank(1, 1).map_err(|e| Saved::Frame(e.to_string()))?;
+    let mut turned = came.clone();
     // A frame that cannot be classified is no photo to train with either.
-    frame.decode(&DecodeOptions::default(), &mut picture).map_err(Saved::Frame)?;
-    if !mount.is_identity() {
-        let mut seen = Picture::blank(1, 1).map_err(|e| Saved::Frame(e.to_string()))?;
-        mount.apply(&picture, &mut seen).map_err(|e| Saved::Frame(e.to_string()))?;
-        picture = seen;
-    }
+    let picture = frame.see(&DecodeOptions::default(), mount, &mut came, &mut turned).map_err(Saved::Frame)?;
     let (bytes, kind) = match &frame.payload {
-        _ if !mount.is_identity() => (png(&picture).map_err(Saved::Disk)?, "png"),
+        _ if !mount.is_identity() => (png(picture).map_err(Saved::Disk)?, "png"),
         Payload::Raw { format: PixelFormat::Mjpeg, bytes, .. } => (jpeg(bytes), "jpg"),
         Payload::File(Ok(bytes)) if bytes.starts_with(&[0xFF, 0xD8]) => (bytes.clone(), "jpg"),
-        _ => (png(&picture).map_err(Saved::Disk)?, "png"),
+        _ => (png(picture).map_err(Saved::Disk)?, "png"),
     };
     write(&bytes, &name(frame.wall), kind, folder).map_err(Saved::Disk)
 }

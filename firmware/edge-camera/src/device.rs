@@ -127,13 +127,8 @@ impl Device {
         let result = match frame.raw() {
             Some(raw) => classifier.classify_frame(&raw, &mount, 1).map_err(|e| fault(e.to_string()))?,
             None => {
-                frame.decode(&classifier.decode_options(), &mut self.picture).map_err(&fault)?;
-                let picture = if mount.is_identity() {
-                    &self.picture
-                } else {
-                    mount.apply(&self.picture, &mut self.seen).map_err(|e| fault(e.to_string()))?;
-                    &self.seen
-                };
+                let options = classifier.decode_options();
+                let picture = frame.see(&options, &mount, &mut self.picture, &mut self.seen).map_err(&fault)?;
                 let decode = start.elapsed();
                 let mut result = classifier.classify(picture, 1).map_err(|e| fault(e.to_string()))?;
                 result.times.decode = decode;

@@ -124,9 +124,7 @@ fn peak_memory(package: &Path) -> Result<f64> {
     for (i, line) in lines.enumerate() {
         line?;
         if i % 50 == 49 {
-            let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-            let high = status.lines().find_map(|l| l.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
-            peak = high.map_or(peak, |kib: f64| kib * 1024.0 / 1e6);
+            peak = tools::memory_kib(&child, "VmHWM:").map_or(peak, |kib| kib as f64 * 1024.0 / 1e6);
         }
     }
     child.wait()?;

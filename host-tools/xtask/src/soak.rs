@@ -1,6 +1,6 @@
 //! A year in a few minutes: many frames through `edge-camera`, while memory and open files are watched from outside.
 
-use crate::tools::{built, output, root};
+use crate::tools::{self, built, output, root};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::path::Path;
@@ -74,8 +74,7 @@ fn watch(camera: &mut Child) -> Result<(Vec<u64>, Vec<usize>, Duration)> {
             ensure!(status.success(), "edge-camera: {status}");
             return Ok((rss, files, start.elapsed()));
         }
-        let status = std::fs::read_to_string(process.join("status"))?;
-        let resident = status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
+        let resident = tools::memory_kib(camera, "VmRSS:");
         // A process that has just ended has none.
         if let (Some(resident), Ok(open)) = (resident, std::fs::read_dir(process.join("fd"))) {
             rss.push(resident);

@@ -64,3 +64,9 @@ fn shown(command: &Command) -> String {
     let args: Vec<_> = command.get_args().take(6).map(|a| a.to_string_lossy()).collect();
     format!("{program} {}", args.join(" "))
 }
+
+/// A process's memory in KiB, by the key of a line in its /proc status (`VmRSS:`, `VmHWM:`); none of one that has ended.
+pub fn memory_kib(process: &std::process::Child, key: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).ok()?;
+    status.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next()?.parse().ok())
+}

@@ -3,6 +3,7 @@
 mod files;
 mod pattern;
 mod pool;
+mod shared;
 mod stream;
 #[cfg(feature = "camera")]
 pub mod v4l2;
@@ -11,7 +12,7 @@ pub use stream::Raw;
 
 use crate::args::Args;
 use crate::stop::{Failure, Signals};
-use edge_vision::{ColorSpace, DecodeOptions, Picture, PixelFormat, RawFrame, decode, to_picture_into};
+use edge_vision::{ColorSpace, DecodeOptions, Mount, Picture, PixelFormat, RawFrame, decode, to_picture_into};
 use pool::Bytes;
 use std::fmt;
 use std::path::PathBuf;
@@ -103,6 +104,22 @@ impl Frame {
                 None => Ok(()),
             },
         }
+    }
+
+    /// To RGB as a camera hung by `mount` sees it; `came` and `turned` are used again.
+    pub fn see<'a>(
+        &self,
+        options: &DecodeOptions,
+        mount: &Mount,
+        came: &'a mut Picture,
+        turned: &'a mut Picture,
+    ) -> Result<&'a Picture, String> {
+        self.decode(options, came)?;
+        if mount.is_identity() {
+            return Ok(came);
+        }
+        mount.apply(came, turned).map_err(|e| e.to_string())?;
+        Ok(turned)
     }
 
     /// The frame as a camera delivers it, where it comes from one.

@@ -4,13 +4,14 @@
 //! frame is given out, in order, and the pipe waits.
 
 use super::pool::Pool;
+use super::shared::Shared;
 use super::{Frame, Grab, Payload, Source, parse_format, parse_size};
 use crate::stop::Failure;
 use anyhow::{Context, bail};
 use edge_vision::{ColorMatrix, ColorRange, ColorSpace, Piece, PixelFormat, RawSplitter, Splitter};
 use std::io::{ErrorKind, IsTerminal, Read};
 use std::str::FromStr;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Bytes read at a time; what a pipe holds.
@@ -132,22 +133,9 @@ struct Ended {
     error: Option<String>,
 }
 
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // The state is plain data, whole between statements, whoever panicked.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Frames from standard input.
 pub struct Stream {
-    shared: Arc<Shared>,
+    shared: Arc<Shared<State>>,
     raw: Option<Raw>,
     ordered: bool,
     last_frame: Instant,
@@ -193,7 +181,7 @@ impl Stream {
 }
 
 /// The body of the reading thread.
-fn read(mut from: impl Read, raw: Option<Raw>, ordered: bool, shared: &Shared) {
+fn read(mut from: impl Read, raw: Option<Raw>, ordered: bool, shared: &Shared<State>) {
     let (mut cutter, pool) = (Cutter::new(raw), Pool::default());
     let mut chunk = vec![0; CHUNK];
     let mut number = 0;

@@ -7,6 +7,7 @@ use super::choose;
 use super::device::Device;
 use super::driver::{self, Driver, Negotiated};
 use crate::capture::Wanted;
+use crate::capture::shared::Shared;
 use anyhow::Context;
 use edge_device::capture::{FrameHeader, MAX_FRAME, Message, NEXT, write};
 use edge_vision::{ColorMatrix, ColorRange, ColorSpace, PixelFormat};
@@ -18,7 +19,7 @@ use std::os::fd::AsFd;
 use std::panic::catch_unwind;
 use std::process::{ExitCode, exit};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -36,18 +37,7 @@ struct State {
     failed: Option<String>,
 }
 
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // The state is plain data, whole between statements, whoever panicked.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
+impl Shared<State> {
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.lock());
         self.changed.notify_all();
@@ -75,7 +65,7 @@ pub fn run(camera: String, format: &str) -> ExitCode {
     }
     // What a library panics with is told as the reason, once.
     std::panic::set_hook(Box::new(|_| {}));
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(Shared::<State>::default());
     let (asking, capturing) = (shared.clone(), shared.clone());
     thread::spawn(move || listen(&asking));
     thread::spawn(move || {
@@ -90,7 +80,7 @@ pub fn run(camera: String, format: &str) -> ExitCode {
 }
 
 /// Notes what is asked, and ends the process when nobody can ask any more.
-fn listen(shared: &Shared) {
+fn listen(shared: &Shared<State>) {
     let mut stdin = std::io::stdin().lock();
     let mut byte = [0];
     while let Ok(1) = stdin.read(&mut byte) {
@@ -102,7 +92,7 @@ fn listen(shared: &Shared) {
 }
 
 /// Writes what there is to say; returns when it has said that the camera failed, or can't say anything.
-fn answer(shared: &Shared) -> ExitCode {
+fn answer(shared: &Shared<State>) -> ExitCode {
     // Not Rust's own standard output, which looks for lines in what it writes.
     let Ok(stdout) = std::io::stdout().as_fd().try_clone_to_owned() else { return ExitCode::FAILURE };
     let mut stdout = File::from(stdout);
@@ -135,7 +125,7 @@ fn answer(shared: &Shared) -> ExitCode {
 }
 
 /// Opens the camera and takes its frames until it fails.
-fn capture(camera: &str, wanted: Wanted, shared: &Arc<Shared>) -> anyhow::Result<std::convert::Infallible> {
+fn capture(camera: &str, wanted: Wanted, shared: &Arc<Shared<State>>) -> anyhow::Result<std::convert::Infallible> {
     let found = choose::find(camera)?;
     let device = Device::open(&found.path)?;
     let (mut driver, Negotiated { pixels, told, interval }) = driver::open(&device, &found, wanted)?;
@@ -188,7 +178,11 @@ fn colors(pixels: PixelFormat, color: ColorSpace) -> String {
 }
 
 /// Takes frames, of which the newest is kept.
-fn take(driver: &mut dyn Driver, mut header: FrameHeader, shared: &Shared) -> anyhow::Result<std::convert::Infallible> {
+fn take(
+    driver: &mut dyn Driver,
+    mut header: FrameHeader,
+    shared: &Shared<State>,
+) -> anyhow::Result<std::convert::Infallible> {
     let mut errors = 0;
     let mut bytes = Vec::new();
     loop {

@@ -102,7 +102,7 @@ pub fn search(
     if surely(&trials[last].agreement, goal) {
         return Ok((trials, last));
     }
-    let worst = few.sensitivity(&kept)?;
+    let worst = few.sensitivity(&kept, before)?;
     let mut count = 1;
     while count <= MOST.min(worst.len()) {
         let with: HashSet<String> = kept.iter().chain(worst[..count].iter().map(|w| &w.0)).cloned().collect();
@@ -157,9 +157,8 @@ impl<'a> Few<'a> {
         Ok(self.float.agreement(&verdicts).snr)
     }
 
-    /// How many dB the logits gain when one more layer is in float, for each; the most first.
-    fn sensitivity(&self, kept: &HashSet<String>) -> anyhow::Result<Vec<(String, f64)>> {
-        let before = self.snr(kept)?;
+    /// How many dB the logits gain over `before` when one more layer is in float than `kept`, for each; the most first.
+    fn sensitivity(&self, kept: &HashSet<String>, before: f64) -> anyhow::Result<Vec<(String, f64)>> {
         let matters =
             |name: &String| self.ready.layers().any(|(n, op)| n == name && matches!(op, "Conv" | "Gemm" | "Add"));
         let layers: Vec<String> = self.ready.worst(kept).into_iter().filter(matters).collect();
