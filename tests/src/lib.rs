@@ -5,7 +5,8 @@ use image::{RgbImage, imageops};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The checkout.
@@ -180,6 +181,63 @@ impl Scratch {
     pub fn copy(&self, from: &Path, name: &str) -> PathBuf {
         self.write(name, std::fs::read(from).expect("a readable file"))
     }
+}
+
+/// Ends the program with the test.
+pub struct Running(pub Child);
+
+impl Running {
+    /// Starts the program; nobody reads its standard output.
+    pub fn start(command: &mut Command) -> Running {
+        Running(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts"))
+    }
+
+    /// Sends a signal, named without SIG.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([format!("-{name}"), self.0.id().to_string()]).status().expect("kill");
+        assert!(status.success());
+    }
+
+    /// Waits for the end: exit code and standard error.
+    pub fn end(mut self) -> Ran {
+        let mut stderr = String::new();
+        std::io::Read::read_to_string(self.0.stderr.as_mut().expect("a pipe"), &mut stderr).expect("text");
+        Ran { code: self.0.wait().expect("it ends").code(), stdout: String::new(), stderr }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `edge-camera`, not yet started.
+pub fn camera() -> Command {
+    Command::new(program("edge-camera"))
+}
+
+/// Waits until `done` says so.
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The whole lines of a log that is being written.
+pub fn lines(log: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect()
+}
+
+/// What the notices of this event say.
+pub fn notices(lines: &[Value], event: &str) -> Vec<String> {
+    let of = lines.iter().filter(|l| l["event"] == event);
+    of.map(|l| l["detail"].as_str().unwrap_or_default().to_string()).collect()
 }
 
 /// The lines of a classification log; each must be whole.

@@ -4,61 +4,8 @@ use edge_suite::*;
 use serde_json::Value;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// Ends the program with the test.
-struct Running(Child);
-
-impl Running {
-    fn start(command: &mut Command) -> Running {
-        Running(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
-    }
-
-    fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([format!("-{name}"), self.0.id().to_string()]).status().unwrap();
-        assert!(status.success());
-    }
-
-    /// Waits for the end: exit code and standard error.
-    fn end(mut self) -> Ran {
-        let mut stderr = String::new();
-        std::io::Read::read_to_string(self.0.stderr.as_mut().unwrap(), &mut stderr).unwrap();
-        Ran { code: self.0.wait().unwrap().code(), stdout: String::new(), stderr }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn camera() -> Command {
-    Command::new(program("edge-camera"))
-}
-
-/// Waits until `done` says so.
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// The whole lines of a log that is being written.
-fn lines(log: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    whole.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect()
-}
-
-fn notices(lines: &[Value], event: &str) -> Vec<String> {
-    let of = lines.iter().filter(|l| l["event"] == event);
-    of.map(|l| l["detail"].as_str().unwrap().to_string()).collect()
-}
 
 #[test]
 fn a_configuration_is_checked_without_opening_anything() {
@@ -98,7 +45,7 @@ fn the_environment_overrides_nothing() {
 fn exit_codes_are_documented() {
     let help = edge_camera!("--help").ok().stdout;
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    for code in 0..=6 {
+    for code in 0..=7 {
         assert!(help.contains(&format!(" {code} ")), "{code}");
         assert!(readme.contains(&format!("\n| {code} | ")), "{code}");
     }
@@ -478,13 +425,13 @@ fn a_user_without_rights_is_told_what_is_missing() {
 #[test]
 fn the_unit_is_one_that_systemd_takes() {
     let scratch = Scratch::small();
-    let unit = std::fs::read_to_string(root().join("firmware/image/edge-camera.service")).unwrap();
-    for line in ["Type=notify", "WatchdogSec=", "DynamicUser=yes", "SupplementaryGroups=video", "ExecReload="] {
+    let unit = std::fs::read_to_string(root().join("firmware/deb/edge-camera.service")).unwrap();
+    for line in ["Type=notify", "WatchdogSec=", "User=edge-camera", "SupplementaryGroups=video", "ExecReload="] {
         assert!(unit.lines().any(|l| l.starts_with(line)), "{line}");
     }
     let here = unit.replace("/usr/bin/edge-camera", program("edge-camera").canonicalize().unwrap().to_str().unwrap());
     let path = scratch.write("edge-camera.service", here);
-    match Command::new("systemd-analyze").arg("verify").arg(path).output() {
+    match Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(path).output() {
         Ok(output) => {
             let ran = Ran::from(output).ok();
             assert!(!ran.stderr.contains("edge-camera.service"), "{}", ran.stderr);

@@ -107,6 +107,26 @@ pub struct Notice {
     pub event: String,
     /// What happened, for people.
     pub detail: String,
+    /// Of the trial of a new package: what it and the one before it said of the same frames.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Comparison>,
+}
+
+/// A new package beside the one before it, on live frames.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Frames that the new one classified.
+    pub frames: u64,
+    /// Frames of those that the old one classified too.
+    pub compared: u64,
+    /// Frames of these for which both decided the same, each by its own threshold and without the frames before.
+    pub same_decision: u64,
+    /// Frames of these for which both had the same best class.
+    pub same_best: u64,
+    /// Milliseconds of the new one on these frames, from having the frame's bytes to having the scores.
+    pub latency_ms: Percentiles,
+    /// Milliseconds of the old one.
+    pub old_latency_ms: Percentiles,
 }
 
 /// Percentiles of one stage, in milliseconds, to 2 %; the largest one exactly.

@@ -1,12 +1,10 @@
 //! What host and device must agree on: the way from a picture to a decision, the golden samples that prove
-//! it is the same way, how a package is made from an ONNX file, how scores become decisions, the slots of packages, and
+//! it is the same way, how a package is made from an ONNX file, how scores become decisions, and
 //! the line of the classification log.
 
-pub mod board;
 pub mod capture;
 pub mod event;
 pub mod golden;
-pub mod slot;
 
 mod classifier;
 mod decide;

@@ -1,13 +1,13 @@
-//! Bytes → [`VerifiedPackage`]. The layout is specified in the crate's documentation.
+//! Bytes → [`Verified`], for every kind of container. The layout is specified in the crate's documentation.
 
-use crate::{Digest, Manifest, PackageError, PublicKey, digest};
+use crate::{Content, Digest, Manifest, PackageError, Part, PublicKey, digest};
 use memmap2::Mmap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
 /// The first eight bytes of every package.
-pub const MAGIC: [u8; 8] = *b"\x89EDGEPK\n";
+pub const MAGIC: [u8; 8] = <Manifest as Content>::KIND.magic;
 /// The version this build writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
 
@@ -19,7 +19,7 @@ pub(crate) const SIGNATURE_LEN: u64 = 96;
 pub(crate) const MAX_MANIFEST: u64 = 16 << 20;
 
 /// Whose packages are accepted.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustPolicy {
     /// With no key, any intact package is accepted, signed or not; otherwise only those signed by one of these.
     pub trusted: Vec<PublicKey>,
@@ -51,23 +51,41 @@ impl std::ops::Deref for Bytes {
     }
 }
 
-/// A package whose every byte has been checked. Holding one proves: the length and all digests are right,
-/// padding is zero, the manifest passed [`Manifest::validate`], the signature (where there is one) fits
-/// the manifest, and the [`TrustPolicy`] was satisfied. The bytes checked are the bytes served: file
-/// packages are mapped once and verified in that mapping, so a package in use may only ever be replaced
+/// A container whose every byte has been checked. Holding one proves: the length and all digests are right,
+/// padding is zero, the manifest passed [`Content::validate`], the signature (where there is one) fits
+/// the manifest, and the [`TrustPolicy`] was satisfied. The bytes checked are the bytes served:
+/// files are mapped once and verified in that mapping, so a file in use may only ever be replaced
 /// by rename, never written to.
-pub struct VerifiedPackage {
+pub struct Verified<M> {
     bytes: Bytes,
-    manifest: Manifest,
-    digest: Digest,
-    payload: usize,
-    signed: Signed,
+    head: Head<M>,
 }
 
-impl std::fmt::Debug for VerifiedPackage {
+/// An `.edgepack` file whose every byte has been checked.
+pub type VerifiedPackage = Verified<Manifest>;
+
+impl<M> std::fmt::Debug for Verified<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "VerifiedPackage({:?}, {})", self.manifest.name, self.short_digest())
+        write!(f, "Verified({})", crate::hex(&self.head.digest[..8]))
     }
+}
+
+/// What stands before a container's parts: header, manifest and signature. It proves itself without the parts, whose
+/// lengths and digests it holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Head<M> {
+    /// What the container says of itself; it passed [`Content::validate`].
+    pub manifest: M,
+    /// BLAKE3-256 of the manifest's bytes.
+    pub digest: Digest,
+    /// Who signed.
+    pub signed: Signed,
+    /// Length in bytes: the signature ends here, or the manifest where there is no signature.
+    pub length: usize,
+    /// Where the parts begin in the container, in bytes.
+    pub payload: usize,
+    /// Length of the whole container in bytes.
+    pub total: u64,
 }
 
 pub(crate) fn align(x: u64, to: u64) -> Option<u64> {
@@ -86,42 +104,33 @@ fn u32_at(bytes: &[u8; HEADER_LEN], at: usize) -> u32 {
     u32::from_le_bytes(le)
 }
 
-impl VerifiedPackage {
-    /// Opens, maps and verifies a file.
-    pub fn open(path: &Path, trust: &TrustPolicy) -> Result<VerifiedPackage, PackageError> {
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        if metadata.is_dir() {
-            return Err(std::io::Error::from(std::io::ErrorKind::IsADirectory).into());
-        }
-        if !metadata.is_file() {
-            return Err(PackageError::Io(std::io::Error::other("not a regular file")));
-        }
-        if metadata.len() == 0 {
-            return Err(PackageError::Empty);
-        }
-        // SAFETY: the mapping is private and read-only. Its content can only change under us if somebody
-        // writes into a package in place, which the package's contract (replace by rename) forbids.
-        let map = unsafe { Mmap::map(&file)? };
-        Self::verify(Bytes::Mapped(map), trust)
+impl<M: Content> Head<M> {
+    /// Reads a head from the start of `bytes`; what follows it is not looked at.
+    pub fn read(bytes: &[u8], trust: &TrustPolicy) -> Result<Head<M>, PackageError> {
+        Header::read::<M>(bytes)?.head(bytes, trust)
     }
+}
 
-    /// Verifies a package held in memory.
-    pub fn from_bytes(bytes: Vec<u8>, trust: &TrustPolicy) -> Result<VerifiedPackage, PackageError> {
-        Self::verify(Bytes::Owned(bytes), trust)
-    }
+/// A header that proved itself, and where it says that things stand.
+struct Header {
+    total: u64,
+    manifest_digest: Digest,
+    layout: Layout,
+}
 
-    fn verify(bytes: Bytes, trust: &TrustPolicy) -> Result<VerifiedPackage, PackageError> {
+impl Header {
+    fn read<M: Content>(bytes: &[u8]) -> Result<Header, PackageError> {
         let length = bytes.len() as u64;
         if length == 0 {
-            return Err(PackageError::Empty);
+            return Err(PackageError::Empty { wanted: M::KIND.name });
         }
-        let magic = &bytes[..bytes.len().min(MAGIC.len())];
-        if magic != &MAGIC[..magic.len()] {
-            return Err(PackageError::NotAPackage);
+        let magic = &bytes[..bytes.len().min(M::KIND.magic.len())];
+        if magic != &M::KIND.magic[..magic.len()] {
+            return Err(PackageError::NotAPackage { wanted: M::KIND.name, make: M::KIND.make });
         }
-        let truncated = |expected| PackageError::Truncated { found: length, expected };
-        let header: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(truncated(HEADER_LEN as u64))?;
+        let expected = HEADER_LEN as u64;
+        let header: &[u8; HEADER_LEN] =
+            bytes.first_chunk().ok_or(PackageError::Truncated { found: length, expected })?;
         // The version comes first: another version may place and digest everything else differently.
         let version = u32_at(header, 8);
         if version != FORMAT_VERSION {
@@ -137,33 +146,79 @@ impl VerifiedPackage {
             return Err(PackageError::Header("reserved bytes are not zero"));
         }
         let total = u64_at(header, 16);
-        if length < total {
-            return Err(truncated(total));
+        let mut manifest_digest = Digest::default();
+        manifest_digest.copy_from_slice(&header[32..64]);
+        Ok(Header { total, manifest_digest, layout: Layout::from_header(header, total)? })
+    }
+
+    fn head<M: Content>(&self, bytes: &[u8], trust: &TrustPolicy) -> Result<Head<M>, PackageError> {
+        let Layout { manifest, signature, payload } = self.layout.clone();
+        // Without a signature the head ends with the manifest.
+        let length = if signature.is_empty() { manifest.end } else { signature.end };
+        if bytes.len() < length {
+            return Err(PackageError::Truncated { found: bytes.len() as u64, expected: length as u64 });
         }
-        if length > total {
-            return Err(PackageError::TrailingBytes { extra: length - total });
-        }
-        let layout = Layout::from_header(header, total)?;
-        let manifest_bytes = &bytes[layout.manifest.clone()];
-        let package_digest = digest(manifest_bytes);
-        if package_digest != header[32..64] {
+        let manifest_bytes = &bytes[manifest.clone()];
+        if digest(manifest_bytes) != self.manifest_digest {
             return Err(PackageError::Digest { what: "the manifest".into() });
         }
-        check_zero(&bytes, layout.manifest.end..layout.signature.start)?;
-        check_zero(&bytes, layout.signature.end..layout.payload)?;
-        let signed = check_signature(manifest_bytes, &bytes[layout.signature.clone()], trust)?;
+        let block = bytes.get(signature.clone()).unwrap_or_default();
+        if !block.is_empty() {
+            check_zero(bytes, manifest.end..signature.start)?;
+        }
+        let signed = check_signature(manifest_bytes, block, trust)?;
 
         // Only now, with the signature settled, is the manifest's content looked at.
-        let (manifest, rest) = postcard::take_from_bytes::<Manifest>(manifest_bytes)
+        let (manifest, rest) = postcard::take_from_bytes::<M>(manifest_bytes)
             .map_err(|e| PackageError::ManifestEncoding(e.to_string()))?;
         if !rest.is_empty() {
             return Err(PackageError::ManifestEncoding(format!("{} bytes too many", rest.len())));
         }
         manifest.validate()?;
-        check_parts(&bytes, &manifest, layout.payload)?;
-        let package = VerifiedPackage { bytes, manifest, digest: package_digest, payload: layout.payload, signed };
-        package.release(&package.bytes);
-        Ok(package)
+        Ok(Head { manifest, digest: self.manifest_digest, signed, length, payload, total: self.total })
+    }
+}
+
+impl<M: Content> Verified<M> {
+    /// Opens, maps and verifies a file.
+    pub fn open(path: &Path, trust: &TrustPolicy) -> Result<Verified<M>, PackageError> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if metadata.is_dir() {
+            return Err(std::io::Error::from(std::io::ErrorKind::IsADirectory).into());
+        }
+        if !metadata.is_file() {
+            return Err(PackageError::Io(std::io::Error::other("not a regular file")));
+        }
+        if metadata.len() == 0 {
+            return Err(PackageError::Empty { wanted: M::KIND.name });
+        }
+        // SAFETY: the mapping is private and read-only. Its content can only change under us if somebody
+        // writes into a package in place, which the package's contract (replace by rename) forbids.
+        let map = unsafe { Mmap::map(&file)? };
+        Self::verify(Bytes::Mapped(map), trust)
+    }
+
+    /// Verifies a container held in memory.
+    pub fn from_bytes(bytes: Vec<u8>, trust: &TrustPolicy) -> Result<Verified<M>, PackageError> {
+        Self::verify(Bytes::Owned(bytes), trust)
+    }
+
+    fn verify(bytes: Bytes, trust: &TrustPolicy) -> Result<Verified<M>, PackageError> {
+        let header = Header::read::<M>(&bytes)?;
+        let (length, total) = (bytes.len() as u64, header.total);
+        if length < total {
+            return Err(PackageError::Truncated { found: length, expected: total });
+        }
+        if length > total {
+            return Err(PackageError::TrailingBytes { extra: length - total });
+        }
+        let head = header.head::<M>(&bytes, trust)?;
+        check_zero(&bytes, head.length..head.payload)?;
+        check_parts(&bytes, head.manifest.parts(), head.payload)?;
+        let verified = Verified { bytes, head };
+        verified.release(&verified.bytes);
+        Ok(verified)
     }
 
     /// Gives back the memory of a part that is not needed for now. Nothing is lost: read again, it comes from the file.
@@ -183,24 +238,35 @@ impl VerifiedPackage {
         }
     }
 
-    /// What the package says of itself.
-    pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+    /// What the container says of itself.
+    pub fn manifest(&self) -> &M {
+        &self.head.manifest
     }
 
-    /// The package digest: BLAKE3-256 of the manifest bytes, which in turn hold the digest of every part.
+    /// The whole container.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The bytes before the parts: header, manifest and signature.
+    pub fn head(&self) -> &[u8] {
+        // In bounds: `Header::head` read them from here.
+        &self.bytes[..self.head.length]
+    }
+
+    /// The container's digest: BLAKE3-256 of the manifest bytes, which in turn hold the digest of every part.
     pub fn digest(&self) -> Digest {
-        self.digest
+        self.head.digest
     }
 
-    /// The first 16 hexadecimal digits of the package digest, as logs show it.
+    /// The first 16 hexadecimal digits of the digest, as logs show it.
     pub fn short_digest(&self) -> String {
-        crate::hex(&self.digest[..8])
+        crate::hex(&self.head.digest[..8])
     }
 
     /// Who signed.
     pub fn signed(&self) -> Signed {
-        self.signed
+        self.head.signed
     }
 
     /// The whole file's length in bytes.
@@ -210,19 +276,22 @@ impl VerifiedPackage {
 
     /// The bytes of a part.
     pub fn part(&self, name: &str) -> Option<&[u8]> {
-        let part = self.manifest.parts.iter().find(|p| p.name == name)?;
+        let part = self.head.manifest.parts().iter().find(|p| p.name == name)?;
         // In bounds: `check_parts` proved it for every part of the manifest.
-        let start = self.payload + part.offset as usize;
+        let start = self.head.payload + part.offset as usize;
         self.bytes.get(start..start + part.length as usize)
     }
+}
 
+impl VerifiedPackage {
     /// The ONNX file, mapped.
     pub fn model(&self) -> &[u8] {
-        self.part(&self.manifest.model.part).unwrap_or_default()
+        self.part(&self.manifest().model.part).unwrap_or_default()
     }
 }
 
 /// Where things stand, all proven to lie within the file and in the one place the format allows.
+#[derive(Clone)]
 struct Layout {
     manifest: Range<usize>,
     signature: Range<usize>,
@@ -287,11 +356,11 @@ fn check_signature(manifest: &[u8], block: &[u8], trust: &TrustPolicy) -> Result
 }
 
 /// Proves that the parts tile the payload exactly and that each has its digest.
-fn check_parts(bytes: &[u8], manifest: &Manifest, payload: usize) -> Result<(), PackageError> {
+fn check_parts(bytes: &[u8], parts: &[Part], payload: usize) -> Result<(), PackageError> {
     let bad = |name: &str| PackageError::Manifest(format!("part {name:?} is not where the format puts it"));
     let available = (bytes.len() - payload) as u64;
     let mut end = 0u64;
-    for part in &manifest.parts {
+    for part in parts {
         let start = align(end, PAYLOAD_ALIGN).ok_or_else(|| bad(&part.name))?;
         if part.offset != start {
             return Err(bad(&part.name));

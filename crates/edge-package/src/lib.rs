@@ -1,6 +1,7 @@
-//! The `.edgepack` file: everything a camera needs to classify, in one verified, optionally signed file.
+//! The `.edgepack` file: everything a camera needs to classify, in one verified, optionally signed file. Other files
+//! of the project are the same container with another magic and manifest ([`Content`]).
 //!
-//! Reading is a trust boundary: bytes become a [`VerifiedPackage`] or an error, and holding a
+//! Reading is a trust boundary: bytes become a [`Verified`] manifest with its parts or an error, and holding a
 //! [`VerifiedPackage`] proves that every byte of the file is accounted for by a digest, that the manifest
 //! obeys its rules, and that the [`TrustPolicy`] it was opened with is satisfied. Nothing here runs a model.
 //!
@@ -10,7 +11,7 @@
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
-//! | 0 | 8 | magic `89 45 44 47 45 50 4B 0A` (`\x89EDGEPK\n`) |
+//! | 0 | 8 | magic `89 45 44 47 45 50 4B 0A` (`\x89EDGEPK\n`); another one for other kinds of container |
 //! | 8 | 4 | format version, u32 = 1 |
 //! | 12 | 4 | header length, u32 = 128 |
 //! | 16 | 8 | total length of the file, u64 |
@@ -37,13 +38,16 @@
 //! mean 3 × f32, std 3 × f32, bgr u8; `Layout` is 0 NHWC, 1 NCHW.
 
 mod container;
+mod content;
 mod error;
 mod manifest;
 mod metadata;
 mod sign;
+mod storage;
 mod write;
 
-pub use container::{FORMAT_VERSION, MAGIC, Signed, TrustPolicy, VerifiedPackage};
+pub use container::{FORMAT_VERSION, Head, MAGIC, Signed, TrustPolicy, Verified, VerifiedPackage};
+pub use content::{Content, Kind};
 pub use error::PackageError;
 pub use manifest::{
     Activation, Golden, GoldenSource, InputSpec, Label, MAX_GOLDENS, MAX_LABELS, Manifest, ModelInfo, Part, Precision,
@@ -53,8 +57,9 @@ pub use metadata::{
     Metadata, MetadataError, QUANTIZATION, Resize, activation_from_name, label_json, number_json, parse_labels,
     preprocess_from_json, preprocess_json, resize_from_json, resize_json,
 };
-pub use sign::{KeyError, PublicKey, SecretKey};
-pub use write::{PackageWriter, replace_file};
+pub use sign::{KeyError, LinkKey, PublicKey, SecretKey};
+pub use storage::{Files, Storage, replace, replace_file, replace_through};
+pub use write::PackageWriter;
 
 /// A BLAKE3-256 digest.
 pub type Digest = [u8; 32];

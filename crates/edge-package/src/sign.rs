@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 const SECRET_HEADING: &str = "edgepack-secret-key ed25519";
 const PUBLIC_HEADING: &str = "edgepack-public-key ed25519";
+const LINK_HEADING: &str = "edgepack-link-key noise-psk";
 /// Far more than a key file has; a bound for reading whatever path was given.
 const MAX_KEY_FILE: u64 = 4096;
 
@@ -40,6 +41,12 @@ pub enum KeyError {
         /// The file.
         path: PathBuf,
     },
+    /// Others than the owner may read it.
+    #[error("{} can be read by others; its secret is worth nothing then: chmod 600 it, or better make a new one", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+    },
     /// 32 bytes that are no point of the curve, or a weak one.
     #[error("not a valid ed25519 public key")]
     InvalidPublicKey,
@@ -51,6 +58,9 @@ pub struct PublicKey(VerifyingKey);
 
 /// A secret key: signs. Wiped from memory when dropped.
 pub struct SecretKey(SigningKey);
+
+/// The key that a camera and its host share to talk over a network.
+pub struct LinkKey([u8; 32]);
 
 fn read_key(path: &Path, wanted: &'static str, heading: &'static str) -> Result<[u8; 32], KeyError> {
     use std::io::Read;
@@ -68,6 +78,7 @@ fn read_key(path: &Path, wanted: &'static str, heading: &'static str) -> Result<
         return Err(wrong(match first {
             SECRET_HEADING => "; this is a secret key, give its .pub file",
             PUBLIC_HEADING => "; this is a public key, give the secret one",
+            LINK_HEADING => "; this is the key of a link",
             _ => "",
         }));
     }
@@ -138,5 +149,32 @@ impl SecretKey {
 
     pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.0.sign(message).to_bytes()
+    }
+}
+
+impl LinkKey {
+    /// From 32 random bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> LinkKey {
+        LinkKey(bytes)
+    }
+
+    /// Reads a link's key file, which only its owner may be able to read.
+    pub fn read(path: &Path) -> Result<LinkKey, KeyError> {
+        use std::os::unix::fs::PermissionsExt;
+        let io = |why| KeyError::Io { path: path.into(), why };
+        if std::fs::metadata(path).map_err(io)?.permissions().mode() & 0o077 != 0 {
+            return Err(KeyError::Open { path: path.into() });
+        }
+        Ok(LinkKey(read_key(path, "the key of a link", LINK_HEADING)?))
+    }
+
+    /// The 32 bytes.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The text of a link's key file; write it with mode 0600.
+    pub fn to_file_text(&self) -> String {
+        format!("{LINK_HEADING}\n{}\n", hex(&self.0))
     }
 }

@@ -75,6 +75,43 @@ fn what_goes_in_comes_out_and_equal_input_gives_equal_bytes() {
     assert_eq!(package.file_len(), bytes.len() as u64);
 }
 
+/// Packages that were made are read for ever: another digest is another format.
+#[test]
+fn the_format_does_not_change() {
+    let digests = [Some(&key(1)), None].map(|signed| hex(&digest(&package(manifest(), signed))));
+    assert_eq!(
+        digests,
+        [
+            "c33652375d6a8c4326fb186ce7730ddef814ac91dec2a929c73016cd79b70730",
+            "bea66a357724eb8b7ea97a124689f18a63280c280269cbba4ee282aa1be11966",
+        ]
+    );
+}
+
+/// A system slot keeps the head alone, followed by zero bytes.
+#[test]
+fn a_head_proves_itself_without_the_parts() {
+    let key = key(1);
+    for signed in [None, Some(&key)] {
+        let package = open(&package(manifest(), signed), &[]).unwrap();
+        let mut bytes = package.head().to_vec();
+        for _ in 0..2 {
+            let head = Head::<Manifest>::read(&bytes, &TrustPolicy::default()).unwrap();
+            assert_eq!(
+                (&head.manifest, head.digest, head.length),
+                (package.manifest(), package.digest(), package.head().len())
+            );
+            assert_eq!((head.signed, head.total), (package.signed(), package.file_len()));
+            bytes.resize(bytes.len() + 1000, 0);
+        }
+        for cut in [0, 7, 100, 127, 128, package.head().len() - 1] {
+            assert!(Head::<Manifest>::read(&bytes[..cut], &TrustPolicy::default()).is_err(), "{cut}");
+        }
+        let trusting = TrustPolicy { trusted: vec![self::key(2).public()] };
+        assert!(Head::<Manifest>::read(&bytes, &trusting).is_err());
+    }
+}
+
 #[test]
 fn a_mapped_file_is_aligned_for_the_model() {
     let dir = tempfile::tempdir().unwrap();

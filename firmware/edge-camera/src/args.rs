@@ -3,7 +3,7 @@
 //! so that the file may name it relative to its own folder; `help_heading` says which part of the program it belongs to.
 
 use crate::capture::{Raw, Spec, Wanted, parse_rate};
-use crate::units::{Budget, Size, Sync, period, score, span, whole};
+use crate::units::{Budget, Size, Sync, factor, period, score, span, whole};
 use clap::{ArgAction, Parser, ValueHint};
 use edge_device::MOST_FRAMES;
 use edge_vision::{Flip, Mount, Roi, Rotate};
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Flags that say what to do with the configuration rather than what it is.
-pub const COMMAND_LINE_ONLY: [&str; 5] = ["config", "check", "json", "help", "version"];
+pub const COMMAND_LINE_ONLY: [&str; 6] = ["config", "check", "json", "install", "help", "version"];
 
 /// Heading of the flags that choose and shape the source: a reload opens it anew when one of them changed.
 pub const SOURCE: &str = "Source";
@@ -22,6 +22,9 @@ pub const DECISION: &str = "Decision";
 /// Heading of the flags of the log.
 pub const LOG: &str = "Log";
 
+/// Heading of the flags of a new package's trial.
+pub const TRIAL: &str = "A new package";
+
 /// Heading of the flags that gather photos to train with.
 pub const COLLECT: &str = "Photos to train with";
 
@@ -29,8 +32,8 @@ pub const COLLECT: &str = "Photos to train with";
 ///
 /// Exit codes: 0 stopped as asked or at the end of the source; 1 internal error; 2 wrong usage or
 /// configuration; 3 the package was refused; 4 the source failed; 5 the log could not be written; 6 some
-/// pictures could not be read (with --once). A second SIGTERM or SIGINT ends it at once, with 128 and the
-/// signal's number.
+/// pictures could not be read (with --once); 7 the package could not be written (with --install). A second SIGTERM or
+/// SIGINT ends it at once, with 128 and the signal's number.
 #[derive(Parser, Debug, Clone)]
 #[command(version, verbatim_doc_comment)]
 pub struct Args {
@@ -45,6 +48,11 @@ pub struct Args {
     /// With --check: print JSON
     #[arg(long, requires = "check")]
     pub json: bool,
+
+    /// Put this package into the slots, on trial, and end; one that runs takes it when it is told to reload. What is wrong
+    /// with the package is found before anything is written
+    #[arg(long, value_name = "FILE.edgepack", value_hint = ValueHint::FilePath, conflicts_with = "check")]
+    pub install: Option<PathBuf>,
 
     /// The package to run; without it, the built-in EfficientNet-Lite0 (1000 ImageNet classes)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -164,6 +172,27 @@ pub struct Args {
     /// Accept only packages signed by this key; may be repeated
     #[arg(long, value_name = "FILE.pub", value_hint = ValueHint::FilePath)]
     pub trusted_key: Vec<PathBuf>,
+
+    /// How long a new package is tried before it is kept, beside the one before it; 0 keeps it once its golden samples have
+    /// passed
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = span, help_heading = TRIAL)]
+    pub trial: Duration,
+
+    /// Share of the time that the package before it may take to look at the same frames; 0: it looks at none and is not in
+    /// memory
+    #[arg(long, value_name = "SHARE", default_value = "0.1", allow_negative_numbers = true, value_parser = score,
+          help_heading = TRIAL)]
+    pub trial_share: f32,
+
+    /// Run the package before it again where the new one takes more than so many times as long, by the medians
+    #[arg(long, value_name = "FACTOR", default_value = "5", allow_negative_numbers = true, value_parser = factor,
+          help_heading = TRIAL)]
+    pub trial_latency: f64,
+
+    /// Run the package before it again where the two decide the same for less than this share of the frames, 0 to 1
+    /// (default: whatever they decide)
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true, value_parser = score, help_heading = TRIAL)]
+    pub trial_agreement: Option<f32>,
 
     /// Save the source's frames into this folder as photos to train with, and classify nothing
     #[arg(long, value_name = "DIR", requires = "label", value_hint = ValueHint::DirPath, help_heading = COLLECT)]

@@ -4,26 +4,27 @@
 use crate::log::folder;
 use crate::settings::{Choice, Settings};
 use crate::units::Size;
-use edge_device::slot::Slots;
+use edge_system::board;
+use edge_system::slot::{Slot, Slots};
 use std::path::Path;
 
-/// Memory that a network takes, as a multiple of its package: weights packed once, which may be float16 in the file, and
-/// what flows between layers. Measured: 3.0 for the default model, whose weights are float16.
-const FACTOR: u64 = 3;
 /// A disk with less space than this is nearly full, in bytes.
 const LITTLE: u64 = 32 << 20;
 
 /// What is no reason to stop, but may be one soon: asked before the package is loaded.
 pub fn warnings(settings: &Settings) -> Vec<String> {
-    let package = match &settings.package {
-        Choice::BuiltIn => None,
-        Choice::File(path) => Some(path.clone()),
+    let packages = match &settings.package {
+        Choice::BuiltIn => vec![],
+        Choice::File(path) => vec![path.clone()],
         Choice::Slots(folder) => {
             let slots = Slots::new(folder);
-            Some(slots.package(slots.active()))
+            let choice = slots.choice();
+            // While a package is on trial both are in memory.
+            let both = choice.trial.is_some() && !settings.trial.time.is_zero() && settings.trial.share > 0.0;
+            Slot::BOTH.iter().filter(|slot| both || **slot == choice.active).map(|slot| slots.package(*slot)).collect()
         }
     };
-    let bytes = package.and_then(|path| std::fs::metadata(path).ok()).map_or(0, |m| m.len());
+    let bytes = packages.iter().filter_map(|path| std::fs::metadata(path).ok()).map(|m| m.len()).sum();
     let memory = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| memory(&text, bytes));
     let log = &settings.log.path;
     let disk = (log != Path::new("-")).then(|| folder(log)).and_then(|folder| {
@@ -39,7 +40,7 @@ pub fn warnings(settings: &Settings) -> Vec<String> {
 fn memory(meminfo: &str, package: u64) -> Option<String> {
     let line = meminfo.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
     let available = line.split_whitespace().next()?.parse::<u64>().ok()?.saturating_mul(1024);
-    let needed = package.saturating_mul(FACTOR);
+    let needed = package.saturating_mul(board::MEMORY_FACTOR);
     (available < needed).then(|| {
         format!(
             "low memory: {} available, and this package of {} takes about {}; a smaller or an int8 model takes less",

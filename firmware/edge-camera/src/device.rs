@@ -1,15 +1,19 @@
 //! Everything that runs, from start to end: the parts of the loop.
 
+mod trying;
+
 use crate::capture::{self, Frame, Source};
 use crate::clock::SystemClock;
 use crate::log::Log;
-use crate::package::{self, Model};
+use crate::package::{self, Loaded, Missed, Model};
 use crate::screen::Screen;
 use crate::service::{Service, StatusLine};
 use crate::settings::Settings;
+use crate::slots::Counted;
 use crate::status::{Observer, Status};
 use crate::stop::{Failure, Signals};
 use crate::summary::Summing;
+use crate::trial::Trial;
 use crate::{args, checks, config};
 use edge_device::event::{Event, Fault, LatencyMs, Score, Summary, class_label, millis, wall_time};
 use edge_package::hex;
@@ -23,16 +27,16 @@ pub struct Device {
     signals: Signals,
     started: Instant,
     model: Model,
+    /// The trial that the package is on.
+    trial: Option<Trial>,
     /// Where frames come from.
     pub source: Box<dyn Source>,
     log: Log,
     status: Status,
     service: Service,
     summing: Option<Summing>,
-    /// The frame as it came.
-    picture: Picture,
-    /// What is seen of it, if the camera isn't mounted straight.
-    seen: Picture,
+    /// The frame as it came, and what is seen of it, if the camera isn't mounted straight.
+    pictures: [Picture; 2],
     frames: u64,
     faults: u64,
     /// Whether the last frame was a fault.
@@ -46,15 +50,16 @@ impl Device {
         status.observers = observers(&settings)?;
         checks::warnings(&settings).iter().for_each(|warning| status.say(warning));
         let mut service = Service::new();
-        let model = package::load(&settings, &mut || service.progress())?;
+        let Loaded { model, news, trial } = package::load(&settings, None, &mut || service.progress())?;
+        trying::uncount_at_end(signals, trial.as_ref());
         let source = capture::open(&settings.args, signals)?;
         let log = Log::open(settings.log.clone(), Box::new(SystemClock::new(started)), signals.gate())?;
         status.say(&format!("{}; {}", model.about, source.describe()));
         let blank = Picture::blank(1, 1).map_err(anyhow::Error::from)?;
         let mut device = Device {
             summing: settings.args.summary.map(Summing::new),
-            picture: blank.clone(),
-            seen: blank,
+            pictures: [blank.clone(), blank],
+            trial: None,
             service,
             frames: 0,
             faults: 0,
@@ -67,7 +72,8 @@ impl Device {
             log,
             status,
         };
-        device.tell_fallback()?;
+        device.tell_all(&news)?;
+        device.begin_trial(trial, None)?;
         device.service.ready(&device.model.about);
         device.status.note(&device.source.describe());
         Ok(device)
@@ -95,7 +101,10 @@ impl Device {
                     summing.classified(&event);
                 }
             }
-            Err(mut fault) => {
+            Err((mut fault, network)) => {
+                if network {
+                    self.network_failed(&fault.error)?;
+                }
                 let first = !std::mem::replace(&mut self.faulty, true);
                 self.log.fault(&mut fault, first)?;
                 self.status.fault(&fault);
@@ -108,33 +117,23 @@ impl Device {
         Ok(())
     }
 
-    /// Frame → RGB → mount → resize → preprocess → classify → decide → the line to log, and whether the decision changed.
-    fn classify(&mut self, frame: &Frame) -> Result<(Event, bool), Fault> {
+    /// Frame → classified → decided → the line to log, and whether the decision changed. A fault says whether it is the
+    /// network's.
+    fn classify(&mut self, frame: &Frame) -> Result<(Event, bool), (Fault, bool)> {
         let time = wall_time(frame.wall);
         let at = frame.at.saturating_duration_since(self.started);
         let monotonic_s = at.as_micros() as f64 / 1e6;
-        let fault = |error: String| Fault {
-            time: time.clone(),
-            monotonic_s,
-            clock_synced: None,
-            frame: frame.number,
-            source: frame.source.clone(),
-            error,
-        };
-        let Model { classifier, decider, digest, .. } = &mut self.model;
         let start = Instant::now();
         let mount = self.settings.args.mount();
-        let result = match frame.raw() {
-            Some(raw) => classifier.classify_frame(&raw, &mount, 1).map_err(|e| fault(e.to_string()))?,
-            None => {
-                let options = classifier.decode_options();
-                let picture = frame.see(&options, &mount, &mut self.picture, &mut self.seen).map_err(&fault)?;
-                let decode = start.elapsed();
-                let mut result = classifier.classify(picture, 1).map_err(|e| fault(e.to_string()))?;
-                result.times.decode = decode;
-                result
-            }
-        };
+        let result = self.model.classify(frame, &mount, &mut self.pictures).map_err(|missed| {
+            let (error, network) = match missed {
+                Missed::Frame(error) => (error, false),
+                Missed::Network(error) => (error, true),
+            };
+            let (source, time) = (frame.source.clone(), time.clone());
+            (Fault { time, monotonic_s, clock_synced: None, frame: frame.number, source, error }, network)
+        })?;
+        let Model { classifier, decider, digest, .. } = &mut self.model;
         let decision = decider.decide(at, classifier.scores(), self.settings.args.top);
         let latency_ms = LatencyMs {
             decode: millis(result.times.decode),
@@ -148,7 +147,7 @@ impl Device {
             class: decision.class,
             decision: class_label(labels, decision.class),
             top: Score::label(&decision.top, labels),
-            time: time.clone(),
+            time,
             monotonic_s,
             clock_synced: None,
             frame: frame.number,
@@ -157,6 +156,10 @@ impl Device {
             package: hex(digest),
             backend: classifier.description().backend.into(),
         };
+        if let Some(trial) = &mut self.trial {
+            let new = self.model.opinion(&result);
+            trial.look(frame, &mount, &mut self.pictures, &new);
+        }
         Ok((event, decision.changed))
     }
 
@@ -168,6 +171,7 @@ impl Device {
 
     /// What is done after every turn of the loop.
     pub fn tick(&mut self) -> Result<(), Failure> {
+        self.judge()?;
         self.sum_up(false)?;
         self.log.tick()?;
         self.tell_news();
@@ -193,11 +197,8 @@ impl Device {
         Ok(())
     }
 
-    fn tell_fallback(&mut self) -> Result<(), Failure> {
-        match self.model.fallback.take() {
-            Some(why) => self.notice("slot_fallback", &why),
-            None => Ok(()),
-        }
+    fn tell_all(&mut self, news: &[(&'static str, String)]) -> Result<(), Failure> {
+        news.iter().try_for_each(|(event, detail)| self.notice(event, detail))
     }
 
     /// The last lines, and how it ends.
@@ -219,10 +220,11 @@ impl Device {
     pub fn reload(&mut self, words: &[OsString]) -> Result<(), Failure> {
         self.service.reloading();
         match self.try_reload(words) {
-            Ok(()) => {
+            Ok(Reloaded { before, news, trial }) => {
                 let about = format!("{}; {}", self.model.about, self.source.describe());
                 self.notice("reloaded", &about)?;
-                self.tell_fallback()?;
+                self.tell_all(&news)?;
+                self.begin_trial(trial, Some(before))?;
             }
             Err(Refused::Kept(failure)) => {
                 let why = format!("the reload failed and what ran goes on: {:#}", failure.cause);
@@ -234,23 +236,36 @@ impl Device {
         Ok(())
     }
 
-    fn try_reload(&mut self, words: &[OsString]) -> Result<(), Refused> {
+    fn try_reload(&mut self, words: &[OsString]) -> Result<Reloaded, Refused> {
         let new = config::resolve(words).map_err(Refused::Kept)?;
         checks::warnings(&new).iter().for_each(|warning| self.status.say(warning));
-        let model = package::load(&new, &mut || self.service.progress()).map_err(Refused::Kept)?;
-        let display = (self.settings.args.display != new.args.display).then(|| observers(&new)).transpose();
+        let counted = self.trial.as_ref().map(|trial| trial.counted.clone());
+        let loaded = package::load(&new, counted.as_ref(), &mut || self.service.progress()).map_err(Refused::Kept)?;
+        let Loaded { model, news, trial } = loaded;
+        if let Err(refused) = self.adopt(&new) {
+            // A trial that did not begin is no start of it.
+            trial.filter(|trial| counted.as_ref() != Some(trial)).iter().for_each(Counted::ended_well);
+            return Err(refused);
+        }
+        let before = std::mem::replace(&mut self.model, model);
+        self.settings = new;
+        Ok(Reloaded { before, news, trial })
+    }
+
+    /// Display, log, source and summaries as `new` has them; nothing of it where a part of it cannot be.
+    fn adopt(&mut self, new: &Settings) -> Result<(), Refused> {
+        let display = (self.settings.args.display != new.args.display).then(|| observers(new)).transpose();
         let display = display.map_err(Refused::Kept)?;
         // The log before the source: going back to the old one cannot fail.
         self.log.set(new.log.clone()).map_err(Refused::Kept)?;
-        if self.settings.differs(&new, args::SOURCE)
-            && let Err(refused) = self.reopen(&new)
+        if self.settings.differs(new, args::SOURCE)
+            && let Err(refused) = self.reopen(new)
         {
             if let Err(failure) = self.log.set(self.settings.log.clone()) {
                 return Err(Refused::Lost(failure));
             }
             return Err(refused);
         }
-        self.model = model;
         if let Some(observers) = display {
             self.status.observers = observers;
         }
@@ -258,7 +273,6 @@ impl Device {
             self.sum_up(true).map_err(Refused::Lost)?;
             self.summing = new.args.summary.map(Summing::new);
         }
-        self.settings = new;
         Ok(())
     }
 
@@ -287,6 +301,14 @@ fn observers(settings: &Settings) -> Result<Vec<Box<dyn Observer>>, Failure> {
         observers.push(Box::new(Screen::open(spec)?));
     }
     Ok(observers)
+}
+
+/// What a reload brought.
+struct Reloaded {
+    /// What ran before it.
+    before: Model,
+    news: Vec<(&'static str, String)>,
+    trial: Option<Counted>,
 }
 
 /// Why a reload did not happen.

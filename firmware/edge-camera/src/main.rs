@@ -7,14 +7,17 @@ mod clock;
 mod collect;
 mod config;
 mod device;
+mod install;
 mod log;
 mod package;
 mod screen;
 mod service;
 mod settings;
+mod slots;
 mod status;
 mod stop;
 mod summary;
+mod trial;
 mod units;
 
 use crate::capture::Grab;
@@ -51,15 +54,21 @@ fn run(words: &[OsString], started: Instant) -> Result<(), Failure> {
         let text = config::print(&settings.values, settings.args.json)?;
         return std::io::stdout().write_all(text.as_bytes()).map_err(|e| Failure::from(anyhow::Error::from(e)));
     }
+    if let Some(package) = &settings.args.install {
+        return install::run(&settings, package);
+    }
     let signals = Signals::listen()?;
     if let (Some(folder), Some(label)) = (&settings.args.collect, &settings.args.label) {
         return collect::run(&settings.args, folder, label, &signals);
     }
-    let mut device = Device::start(settings, started, &signals)?;
-    let ended = watch(&mut device, &signals, words);
-    // Whatever ended it, the log gets its last lines.
-    let finished = device.finish();
-    ended.and(finished)
+    let ended = Device::start(settings, started, &signals).and_then(|mut device| {
+        let ended = watch(&mut device, &signals, words);
+        // Whatever ended it, the log gets its last lines.
+        let finished = device.finish();
+        ended.and(finished)
+    });
+    signals.ended();
+    ended
 }
 
 /// The loop: until a signal, the end of the source, or a failure.

@@ -1,13 +1,18 @@
 //! From the settings to a classifier that has proven itself.
 
+use crate::capture::Frame;
 use crate::settings::{Choice, Settings};
+use crate::slots::{self, Counted};
 use crate::stop::Failure;
+use crate::trial::Opinion;
 use anyhow::{Context, anyhow};
-use edge_device::slot::Slots;
-use edge_device::{Classifier, Decider, Recipe, board, golden};
-use edge_engine::LoadOptions;
+use edge_device::event::class_label;
+use edge_device::{Classification, Classifier, ClassifyError, Decider, Recipe, golden};
+use edge_engine::{LoadOptions, decision};
 use edge_package::{Digest, PublicKey, Signed, TrustPolicy, VerifiedPackage};
+use edge_vision::{Mount, Picture};
 use std::path::Path;
+use std::time::Instant;
 
 /// The model of a fresh clone, so that a camera does something real before anything was trained.
 #[cfg(feature = "default-model")]
@@ -21,87 +26,169 @@ pub struct Model {
     pub classifier: Classifier,
     /// From scores to decisions; it has seen nothing yet.
     pub decider: Decider,
+    /// The score at which a class is decided for.
+    threshold: Option<f32>,
     /// Digest of the package.
     pub digest: Digest,
     /// What it is, for people.
     pub about: String,
-    /// Why the active slot was refused, where the other one stands in.
-    pub fallback: Option<String>,
+}
+
+/// What came of loading.
+pub struct Loaded {
+    /// The package that runs.
+    pub model: Model,
+    /// What there is to log of it, as soon as there is a log: an event's name, and what happened.
+    pub news: Vec<(&'static str, String)>,
+    /// The trial that it is on, as it stands in the slots.
+    pub trial: Option<Counted>,
+}
+
+/// Why a frame was not classified.
+#[derive(Debug)]
+pub enum Missed {
+    /// It cannot be read, or not as this camera hangs; another package would not do better.
+    Frame(String),
+    /// The network failed.
+    Network(String),
+}
+
+impl From<ClassifyError> for Missed {
+    fn from(error: ClassifyError) -> Missed {
+        match error {
+            ClassifyError::Engine(_) => Missed::Network(error.to_string()),
+            _ => Missed::Frame(error.to_string()),
+        }
+    }
+}
+
+impl Model {
+    /// Frame → RGB → mount → resize → preprocess → network. `pictures` are used again: the frame as it came, and what is
+    /// seen of it.
+    pub fn classify(
+        &mut self,
+        frame: &Frame,
+        mount: &Mount,
+        pictures: &mut [Picture; 2],
+    ) -> Result<Classification, Missed> {
+        let start = Instant::now();
+        let Some(raw) = frame.raw() else {
+            let [came, turned] = pictures;
+            let options = self.classifier.decode_options();
+            let picture = frame.see(&options, mount, came, turned).map_err(Missed::Frame)?;
+            let decode = start.elapsed();
+            let mut result = self.classifier.classify(picture, 1)?;
+            result.times.decode = decode;
+            return Ok(result);
+        };
+        Ok(self.classifier.classify_frame(&raw, mount, 1)?)
+    }
+
+    /// What it says of the frame classified last.
+    pub fn opinion(&self, seen: &Classification) -> Opinion {
+        let labels = &self.classifier.manifest().labels;
+        let best = seen.top.first().copied();
+        let times = seen.times;
+        Opinion {
+            decision: class_label(labels, decision::decide(best, self.threshold)),
+            best: class_label(labels, best.map(|(class, _)| class)),
+            took: times.decode + times.resize + times.preprocess + times.infer,
+        }
+    }
 }
 
 /// Opens the package, checks trust, runtime, board and golden samples, and loads the network. `progress` is called
-/// after each step that may take long.
-pub fn load(settings: &Settings, progress: &mut dyn FnMut()) -> Result<Model, Failure> {
-    let args = &settings.args;
-    let options = match args.threads {
+/// after each step that may take long. `counted` is the trial that this process was started for already.
+pub fn load(settings: &Settings, counted: Option<&Counted>, progress: &mut dyn FnMut()) -> Result<Loaded, Failure> {
+    let trust = trust(settings)?;
+    let options = options(settings);
+    let (proven, news, trial) = match &settings.package {
+        Choice::BuiltIn => {
+            let proven = built_in(&options, &trust).and_then(|package| prove(&package, settings, progress));
+            (proven.context("the built-in model"), vec![], None)
+        }
+        Choice::File(path) => (open(path, settings, &trust, progress), vec![], None),
+        Choice::Slots(folder) => {
+            let open = |path: &Path, progress: &mut dyn FnMut()| open(path, settings, &trust, progress);
+            match slots::boot(folder, &settings.trial, counted, open, progress) {
+                Ok(booted) => {
+                    let about = format!("slot {}: {}", booted.slot, booted.value.about);
+                    (Ok(Proven { about, ..booted.value }), booted.news, booted.trial)
+                }
+                Err(why) => (Err(why), vec![], None),
+            }
+        }
+    };
+    let model = model(settings, proven.map_err(Failure::package)?)?;
+    Ok(Loaded { model, news, trial })
+}
+
+/// The package at `path`, proven, to run beside another one or in its place.
+pub fn load_file(settings: &Settings, path: &Path, progress: &mut dyn FnMut()) -> Result<Model, Failure> {
+    let proven = open(path, settings, &trust(settings)?, progress).map_err(Failure::package)?;
+    model(settings, proven)
+}
+
+/// Whose packages are accepted.
+pub fn trust(settings: &Settings) -> Result<TrustPolicy, Failure> {
+    let trusted = settings.args.trusted_key.iter().map(|path| PublicKey::read(path));
+    Ok(TrustPolicy { trusted: trusted.collect::<Result<_, _>>().map_err(Failure::usage)? })
+}
+
+fn options(settings: &Settings) -> LoadOptions {
+    match settings.args.threads {
         Some(threads) => LoadOptions { threads: threads.into() },
         None => LoadOptions::default(),
-    };
-    let trusted = args.trusted_key.iter().map(|path| PublicKey::read(path));
-    let trust = TrustPolicy { trusted: trusted.collect::<Result<_, _>>().map_err(Failure::usage)? };
-    let mut open = |path: &Path| {
-        VerifiedPackage::open(path, &trust)
-            .map_err(anyhow::Error::from)
-            .and_then(|package| prove(&package, settings, &options, progress))
-            .with_context(|| path.display().to_string())
-    };
-    let proven = match &settings.package {
-        Choice::BuiltIn => built_in(&options, &trust)
-            .and_then(|package| prove(&package, settings, &options, progress))
-            .context("the built-in model"),
-        Choice::File(path) => open(path),
-        Choice::Slots(folder) => match Slots::new(folder).boot(open) {
-            Ok(booted) => {
-                let fallback = booted
-                    .refused
-                    .map(|why| format!("slot {} runs, because the active slot was refused: {why:#}", booted.slot));
-                Ok(Proven { fallback, about: format!("slot {}: {}", booted.slot, booted.value.about), ..booted.value })
-            }
-            Err(none) => {
-                let ((active, why), (other, why_other)) = (none.active, none.other);
-                Err(anyhow!("both slots were refused: {active}: {why:#}; {other}: {why_other:#}"))
-            }
-        },
-    };
-    let Proven { classifier, digest, about, fallback } = proven.map_err(Failure::package)?;
+    }
+}
+
+fn model(settings: &Settings, proven: Proven) -> Result<Model, Failure> {
+    let Proven { classifier, digest, about } = proven;
+    let package = classifier.manifest().threshold;
     // What contradicts the package's threshold was said in the configuration.
-    let decider = Decider::new(settings.policy, classifier.manifest().threshold).map_err(Failure::usage)?;
-    Ok(Model { classifier, decider, digest, about, fallback })
+    let decider = Decider::new(settings.policy, package).map_err(Failure::usage)?;
+    Ok(Model { classifier, decider, threshold: settings.policy.threshold.or(package), digest, about })
 }
 
 /// A package whose golden samples passed.
-struct Proven {
+pub struct Proven {
     classifier: Classifier,
     digest: Digest,
-    about: String,
-    fallback: Option<String>,
+    /// What it is, for people.
+    pub about: String,
+}
+
+fn open(path: &Path, settings: &Settings, trust: &TrustPolicy, progress: &mut dyn FnMut()) -> anyhow::Result<Proven> {
+    VerifiedPackage::open(path, trust)
+        .map_err(anyhow::Error::from)
+        .and_then(|package| prove(&package, settings, progress))
+        .with_context(|| path.display().to_string())
 }
 
 /// Checks that a package is for this board and classifies here as where it was made.
-fn prove(
-    package: &VerifiedPackage,
-    settings: &Settings,
-    options: &LoadOptions,
-    progress: &mut dyn FnMut(),
-) -> anyhow::Result<Proven> {
+pub fn prove(package: &VerifiedPackage, settings: &Settings, progress: &mut dyn FnMut()) -> anyhow::Result<Proven> {
     let manifest = package.manifest();
-    manifest.check_board(settings.args.board.as_deref().unwrap_or_else(|| board::this_board()))?;
-    let mut classifier = Classifier::from_package(package, options)?;
+    manifest.check_board(settings.board())?;
+    let mut classifier = Classifier::from_package(package, &options(settings))?;
     progress();
     let samples = golden::require(&mut classifier, package, progress)?;
+    let about = format!(
+        "{}, {} classes, {samples} golden sample(s) passed, {}",
+        named(package),
+        manifest.labels.len(),
+        classifier.description()
+    );
+    Ok(Proven { classifier, digest: package.digest(), about })
+}
+
+/// A package's name, digest and who signed it, for people.
+pub fn named(package: &VerifiedPackage) -> String {
     let signed = match package.signed() {
         Signed::No => "unsigned",
         Signed::ByUnknown(_) => "signed by a key nobody vouched for",
         Signed::ByTrusted(_) => "signed by a trusted key",
     };
-    let about = format!(
-        "{} ({}, {signed}), {} classes, {samples} golden sample(s) passed, {}",
-        manifest.name,
-        package.short_digest(),
-        manifest.labels.len(),
-        classifier.description()
-    );
-    Ok(Proven { classifier, digest: package.digest(), about, fallback: None })
+    format!("{} ({}, {signed})", package.manifest().name, package.short_digest())
 }
 
 /// Packages the built-in model in memory, with the code that packages any model.

@@ -4,9 +4,11 @@ use crate::args::Args;
 use crate::config::Value;
 use crate::log;
 use crate::stop::Failure;
+use crate::trial::Rules;
 use crate::units::Size;
 use anyhow::anyhow;
 use edge_device::{Decider, Policy};
+use edge_system::board;
 use std::path::PathBuf;
 
 /// Files that a log is kept in where only one of its two sizes is said.
@@ -32,6 +34,8 @@ pub struct Settings {
     pub package: Choice,
     /// How scores become decisions.
     pub policy: Policy,
+    /// When a new package is kept.
+    pub trial: Rules,
     /// Where and how the log is written.
     pub log: log::Options,
     /// All keys with their values, as a configuration file spells them.
@@ -58,6 +62,12 @@ impl Settings {
             // Without one here the package's counts, which is not known yet.
             Decider::new(policy, None).map_err(Failure::usage)?;
         }
+        let trial = Rules {
+            time: args.trial,
+            share: args.trial_share.into(),
+            latency: args.trial_latency,
+            agreement: args.trial_agreement.map(f64::from),
+        };
         let rotation = match (args.log_max_size, args.log_total) {
             (None, None) => None,
             (Some(Size(max)), Some(Size(total))) if total < max => {
@@ -75,7 +85,12 @@ impl Settings {
             budget: args.log_budget.map(|b| b.0.0),
             on_change: args.on_change,
         };
-        Ok(Settings { args, package, policy, log, values })
+        Ok(Settings { args, package, policy, trial, log, values })
+    }
+
+    /// Which board this is: as configured, else as the device tree says.
+    pub fn board(&self) -> &str {
+        self.args.board.as_deref().unwrap_or_else(|| board::this_board())
     }
 
     /// Whether a flag under this heading of `--help` has another value in `other`.

@@ -7,8 +7,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals as Arriving;
 use signal_hook::low_level::exit;
 use std::io::IsTerminal;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -28,7 +28,11 @@ struct Shared {
     stop: AtomicBool,
     reload: AtomicBool,
     gate: Gate,
+    last: Mutex<Option<LastAct>>,
 }
+
+/// What is done once when the program ends in order.
+pub type LastAct = Box<dyn FnOnce() + Send>;
 
 impl Signals {
     /// Starts to listen, on a thread of its own.
@@ -69,6 +73,17 @@ impl Signals {
         self.0.reload.swap(false, Ordering::Relaxed)
     }
 
+    /// What is to be done when the program ends in order, which a crash, a kill and a second signal are not. It takes the
+    /// place of what was said before.
+    pub fn at_end(&self, act: Option<LastAct>) {
+        *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = act;
+    }
+
+    /// The program ends in order.
+    pub fn ended(&self) {
+        self.0.last_act();
+    }
+
     /// What the log holds while it writes a line, so that the end of the program waits for it.
     pub fn gate(&self) -> Gate {
         self.0.gate.clone()
@@ -76,10 +91,19 @@ impl Signals {
 }
 
 impl Shared {
+    /// Done under the lock, so that whoever comes second waits for it.
+    fn last_act(&self) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(act) = last.take() {
+            act();
+        }
+    }
+
     /// Ends the process for a loop that is too busy to. Lines are not buffered, so there is nothing to lose but one
     /// that is just being written.
     fn end(&self) {
         sleep(GRACE);
+        self.last_act();
         let mut waited = Duration::ZERO;
         let tick = Duration::from_millis(5);
         while waited < LAST_LINE {
@@ -121,6 +145,11 @@ impl Failure {
     /// The log could not be written.
     pub fn log(cause: impl Into<anyhow::Error>) -> Failure {
         Failure { cause: cause.into(), code: 5 }
+    }
+
+    /// A package could not be written into the slots.
+    pub fn slots(cause: impl Into<anyhow::Error>) -> Failure {
+        Failure { cause: cause.into(), code: 7 }
     }
 
     /// Some pictures could not be read; each was named when it was met.

@@ -13,18 +13,20 @@ const STEP: f64 = 1.02;
 const CLASSES: usize = 931;
 
 /// Latencies of one stage, counted in classes: its size does not depend on how many there are.
-struct Histogram {
+pub struct Histogram {
     counts: Vec<u32>,
     count: u64,
     max: f64,
 }
 
 impl Histogram {
-    fn new() -> Histogram {
+    /// Nothing was counted yet.
+    pub fn new() -> Histogram {
         Histogram { counts: vec![0; CLASSES], count: 0, max: 0.0 }
     }
 
-    fn add(&mut self, ms: f64) {
+    /// Counts one of so many milliseconds.
+    pub fn add(&mut self, ms: f64) {
         let class = ((ms / SMALLEST).max(1.0).ln() / STEP.ln()).round() as usize;
         let count = &mut self.counts[class.min(CLASSES - 1)];
         *count = count.saturating_add(1);
@@ -33,7 +35,7 @@ impl Histogram {
     }
 
     /// The latency that a share of the frames did not exceed, in ms to the microsecond.
-    fn percentile(&self, share: f64) -> f64 {
+    pub fn percentile(&self, share: f64) -> f64 {
         let rank = (share * self.count as f64).ceil().max(1.0) as u64;
         let mut seen = 0;
         let class = self.counts.iter().position(|count| {
@@ -44,7 +46,8 @@ impl Histogram {
         (ms.min(self.max) * 1000.0).round() / 1000.0
     }
 
-    fn percentiles(&self) -> Percentiles {
+    /// Those that the log has.
+    pub fn percentiles(&self) -> Percentiles {
         Percentiles { p50: self.percentile(0.5), p90: self.percentile(0.9), p99: self.percentile(0.99), max: self.max }
     }
 

@@ -96,6 +96,12 @@ pub fn score(text: &str) -> Result<f32, String> {
     score.ok_or_else(|| "a number from 0 to 1 is needed".into())
 }
 
+/// How many times as much: a number above 0.
+pub fn factor(text: &str) -> Result<f64, String> {
+    let factor = text.trim().parse::<f64>().ok().filter(|f| f.is_finite() && *f > 0.0);
+    factor.ok_or_else(|| "a number above 0 is needed".into())
+}
+
 /// When the log is made to reach the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sync {
@@ -160,6 +166,8 @@ mod tests {
             assert_eq!(whole::<u16>(1, 256)(bad), Err("a whole number from 1 to 256 is needed".into()));
         }
         assert_eq!(score("0.5"), Ok(0.5));
+        assert_eq!(factor("2.5"), Ok(2.5));
+        assert!(factor("0").is_err() && factor("inf").is_err() && factor("-1").is_err());
         assert!(score("1.1").is_err() && score("NaN").is_err() && score("-0.1").is_err());
     }
 }

@@ -14,7 +14,7 @@ use crate::stop::Failure;
 use crate::units::Sync;
 use anyhow::Context;
 use budget::Bucket;
-use edge_device::event::{Event, Fault, Notice, Summary, wall_time};
+use edge_device::event::{Comparison, Event, Fault, Notice, Summary, wall_time};
 use file::LogFile;
 pub use file::folder;
 use serde::Serialize;
@@ -205,8 +205,13 @@ impl Log {
     /// Something that happened to the device. `event` is a word for programs, `detail` is for people, who are told as
     /// well.
     pub fn notice(&mut self, event: &str, detail: &str) -> Result<(), Failure> {
+        self.notice_of_trial(event, detail, None)
+    }
+
+    /// As [`Log::notice`], with the numbers of a trial.
+    pub fn notice_of_trial(&mut self, event: &str, detail: &str, trial: Option<Comparison>) -> Result<(), Failure> {
         self.news.push(detail.into());
-        let mut notice = self.new_notice(event, detail);
+        let mut notice = Notice { trial, ..self.new_notice(event, detail) };
         self.put(&mut notice, true)
     }
 
@@ -252,7 +257,7 @@ impl Log {
 
     fn new_notice(&self, event: &str, detail: &str) -> Notice {
         let (time, monotonic_s) = self.now();
-        Notice { time, monotonic_s, clock_synced: None, event: event.into(), detail: detail.into() }
+        Notice { time, monotonic_s, clock_synced: None, event: event.into(), detail: detail.into(), trial: None }
     }
 
     fn tell_left_out(&mut self, end: bool) -> Result<(), Failure> {

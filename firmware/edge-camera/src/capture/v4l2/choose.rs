@@ -119,7 +119,7 @@ fn listing() -> String {
 
 /// A Raspberry Pi's ribbon-cable cameras are no V4L2 cameras that deliver pictures: libcamera makes them.
 pub fn csi_hint() -> Option<&'static str> {
-    edge_device::board::this_board().starts_with("rpi").then_some(
+    edge_system::board::this_board().starts_with("rpi").then_some(
         "; a camera on the ribbon cable is read with `rpicam-vid -t 0 -n --codec mjpeg -o - | edge-camera --source -`",
     )
 }

@@ -33,7 +33,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long what is waited for.
 #[derive(Debug, Clone, Copy)]
 struct Patience {
-    /// Until a camera must have opened.
+    /// Until a camera must have opened: a webcam on a hub that wakes up takes seconds, an emulated board many.
     open: Duration,
     /// Until a silence is told, at least; three frames of a slow camera are longer.
     stall: Duration,
@@ -46,7 +46,7 @@ struct Patience {
 }
 
 const PATIENCE: Patience = Patience {
-    open: Duration::from_secs(10),
+    open: Duration::from_secs(25),
     stall: Duration::from_millis(1500),
     silence: Duration::from_secs(5),
     first_pause: Duration::from_millis(250),

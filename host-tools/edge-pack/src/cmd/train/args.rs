@@ -269,9 +269,8 @@ fn inner(text: &str) -> Option<Vec<usize>> {
     }
 }
 
-/// Where programs of this user keep what they can compute again.
+/// Where features are kept that can be computed again.
 fn cache_folder() -> anyhow::Result<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let folder = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-    Ok(folder.context("no home folder is known for the features; name one with --cache")?.join("edge-pack/features"))
+    let cache = edge_system::folder::cache();
+    Ok(cache.context("no home folder is known for the features; name one with --cache")?.join("features"))
 }
