@@ -1,0 +1,10 @@
+//! The verbs, a file each.
+
+pub mod bundle;
+pub mod image;
+pub mod install;
+pub mod list;
+pub mod log;
+pub mod update;
+pub mod verify;
+pub mod write;
