@@ -3,7 +3,8 @@
 //! The test harness needs programs (QEMU, a kernel, busybox) in versions a developer's machine seldom has, and some of
 //! them can't be installed next to what is there. So `apt` is run with its own state, cache and source list, derived
 //! from the machine's Debian sources (same mirror, same keys, plus the backports suite), and the packages are
-//! unpacked into a directory. Nothing is installed and the machine's own apt is only read. No root is needed.
+//! unpacked into a directory. Nothing is installed and the machine's own apt is only read. No root is needed. Packages of
+//! another processor are fetched the same way: each architecture has a private root in which it is the native one.
 //!
 //! What has been fetched once stays as it is and needs no network; delete the directory to take newer packages.
 
@@ -40,21 +41,33 @@ pub struct Packages<'a> {
     /// Meta packages: only what they name directly is taken. A kernel image would otherwise pull in the tools that
     /// install kernels.
     pub meta: &'a [&'a str],
+    /// Taken without anything they depend on: files are wanted from them, not a system they run in.
+    pub alone: &'a [&'a str],
     /// Name patterns that are preferred from the backports suite.
     pub backports: &'a [&'a str],
+    /// Debian's name of the processor: `amd64`, `arm64`.
+    pub architecture: &'a str,
+    /// The archive's components, separated by spaces: `main`, `main non-free-firmware`.
+    pub components: &'a str,
 }
 
-/// The cache directory of the project: `$EDGE_PACK_CACHE`, else `$XDG_CACHE_HOME/edge-pack`, else `~/.cache/edge-pack`.
+/// What most sets leave as it is: nothing, for this machine's processor, from the free part of the archive.
+pub const NONE: Packages = Packages {
+    name: "",
+    closure: &[],
+    meta: &[],
+    alone: &[],
+    backports: &[],
+    architecture: "amd64",
+    components: "main",
+};
+
+/// The control fields of every package in an unpacked directory, as [`control`] reads them.
+const CONTROL: &str = "packages.control";
+
+/// The cache directory of the project.
 pub fn cache_dir() -> Result<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    if let Some(cache) = set("EDGE_PACK_CACHE") {
-        return Ok(PathBuf::from(cache));
-    }
-    if let Some(cache) = set("XDG_CACHE_HOME") {
-        return Ok(PathBuf::from(cache).join("edge-pack"));
-    }
-    let home = set("HOME").context("neither EDGE_PACK_CACHE, XDG_CACHE_HOME nor HOME is set")?;
-    Ok(PathBuf::from(home).join(".cache/edge-pack"))
+    edge_system::folder::cache().context("neither EDGE_PACK_CACHE, XDG_CACHE_HOME nor HOME is set")
 }
 
 /// Fetches `packages` and returns the directory they lie unpacked in.
@@ -89,6 +102,7 @@ pub fn fetch(cache: &Path, packages: &Packages) -> Result<PathBuf> {
     unpack(&debs, &partial)?;
     let list: String = versions.iter().map(|version| format!("{version}\n")).collect();
     fs::write(partial.join("packages.txt"), list)?;
+    fs::write(partial.join(CONTROL), fields(&debs)?)?;
     fs::rename(&partial, &unpacked).with_context(|| format!("renaming {}", partial.display()))?;
     remove_dir(&debs)?;
     Ok(unpacked)
@@ -99,8 +113,10 @@ impl Packages<'_> {
     fn key(&self) -> String {
         // FNV-1a, because the standard hasher may change between releases of Rust and would then fetch everything again.
         let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-        for part in [self.closure, self.meta, self.backports] {
-            for byte in part.join(" ").bytes().chain(*b"\n") {
+        let mut parts = vec![self.closure.join(" "), self.meta.join(" "), self.backports.join(" ")];
+        parts.extend([self.alone.join(" "), self.architecture.to_owned(), self.components.to_owned()]);
+        for part in parts {
+            for byte in part.bytes().chain(*b"\n") {
                 hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
             }
         }
@@ -146,13 +162,13 @@ struct Apt {
 impl Apt {
     /// Writes the configuration, sources and preferences of the private root.
     fn prepare(base: &Path, codename: &str, packages: &Packages) -> Result<Self> {
-        let own = base.join("private");
+        let own = base.join(format!("private-{}", packages.architecture));
         for dir in ["sources.d", "preferences.d", "empty.d", "state/lists/partial", "cache/archives/partial"] {
             let dir = own.join(dir);
             fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
         }
 
-        let sources = sources::of_machine(codename);
+        let sources = sources::of_machine(codename, packages.components);
         if sources.deb822.is_empty() && sources.one_line.is_empty() {
             let why = format!("no source of Debian's {codename} main archive in /etc/apt");
             return Err(Unavailable(why).into());
@@ -160,17 +176,18 @@ impl Apt {
         fs::write(own.join("sources.d/debian.sources"), sources.deb822)?;
         fs::write(own.join("sources.d/debian.list"), sources.one_line)?;
 
-        let preferences = format!(
-            "Package: {}\nPin: release n={codename}-backports\nPin-Priority: 990\n",
-            packages.backports.join(" ")
-        );
+        let mut preferences = String::new();
+        if !packages.backports.is_empty() {
+            let patterns = packages.backports.join(" ");
+            preferences = format!("Package: {patterns}\nPin: release n={codename}-backports\nPin-Priority: 990\n");
+        }
         fs::write(own.join("preferences.d/backports"), preferences)?;
 
         // No package counts as installed: the closure is then the same on every machine.
         fs::write(own.join("state/status"), "")?;
 
         let config = own.join("apt.conf");
-        let text = configuration(&own);
+        let text = configuration(&own, packages.architecture);
         fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
         Ok(Self { config })
     }
@@ -209,18 +226,23 @@ impl Apt {
         for meta in packages.meta {
             let depends = text(self.command("apt-cache").args(["depends", "--important", meta]))?;
             for name in depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")) {
-                let policy = text(self.command("apt-cache").args(["policy", name]))?;
-                let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "));
-                match version {
-                    Some(version) if version != "(none)" => versions.insert(format!("{name}={version}")),
-                    _ => {
-                        return Err(Unavailable(format!("the mirror has no package {name}")).into());
-                    }
-                };
+                versions.insert(self.candidate(name)?);
             }
+        }
+        for name in packages.alone {
+            versions.insert(self.candidate(name)?);
         }
         ensure!(!versions.is_empty(), "apt resolved {:?} to no package at all", packages.closure);
         Ok(versions)
+    }
+
+    /// A package with the version that would be installed, as `name=version`.
+    fn candidate(&self, name: &str) -> Result<String> {
+        let policy = text(self.command("apt-cache").args(["policy", name]))?;
+        match policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: ")) {
+            Some(version) if version != "(none)" => Ok(format!("{name}={version}")),
+            _ => Err(Unavailable(format!("the mirror has no package {name}")).into()),
+        }
     }
 
     /// Downloads into `debs`. What an earlier run left there complete is kept by apt, which checks its digest.
@@ -237,7 +259,7 @@ impl Apt {
 }
 
 /// The configuration file: the machine's (for its proxies and time-outs), then everything that names a place.
-fn configuration(own: &Path) -> String {
+fn configuration(own: &Path, architecture: &str) -> String {
     let mut text = String::new();
     for (path, exists) in [
         ("/etc/apt/apt.conf.d/", Path::new("/etc/apt/apt.conf.d").is_dir()),
@@ -262,8 +284,8 @@ Dir::Etc::preferencesparts "{own}/preferences.d";
 Dir::State "{own}/state";
 Dir::State::status "{own}/state/status";
 Dir::Cache "{own}/cache";
-APT::Architecture "amd64";
-APT::Architectures "amd64";
+APT::Architecture "{architecture}";
+APT::Architectures "{architecture}";
 APT::Sandbox::User "root";
 Acquire::Languages "none";
 Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
@@ -275,15 +297,82 @@ Acquire::https::Timeout "30";
     text
 }
 
+/// The package files of a directory, in the order of their names.
+fn package_files(debs: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(debs).with_context(|| format!("reading {}", debs.display()))? {
+        files.push(entry?.path());
+    }
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "deb"));
+    files.sort();
+    Ok(files)
+}
+
 /// Unpacks every package file of `debs` into `root`.
 fn unpack(debs: &Path, root: &Path) -> Result<()> {
-    for entry in fs::read_dir(debs).with_context(|| format!("reading {}", debs.display()))? {
-        let deb = entry?.path();
-        if deb.extension().is_some_and(|extension| extension == "deb") {
-            text(Command::new("dpkg").arg("--extract").arg(&deb).arg(root))?;
-        }
+    for deb in package_files(debs)? {
+        text(Command::new("dpkg").arg("--extract").arg(&deb).arg(root))?;
     }
     Ok(())
+}
+
+/// The control fields of every package file of `debs`, as stanzas.
+fn fields(debs: &Path) -> Result<String> {
+    let mut stanzas = String::new();
+    for deb in package_files(debs)? {
+        stanzas += &text(Command::new("dpkg-deb").arg("--field").arg(&deb))?;
+        stanzas.push('\n');
+    }
+    Ok(stanzas)
+}
+
+/// What a package says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Control {
+    /// Its name.
+    pub name: String,
+    /// Its version, Debian's revision included.
+    pub version: String,
+    /// The package its source is kept under; often its own name.
+    pub source: String,
+    /// That source's version.
+    pub source_version: String,
+    /// The project's page, if the package names one.
+    pub homepage: Option<String>,
+    /// Sources whose code is part of the package's programs, as `name (= version)`: the C library of a static one.
+    pub built_using: Vec<String>,
+}
+
+/// The packages that lie unpacked in `root`, sorted by name.
+pub fn control(root: &Path) -> Result<Vec<Control>> {
+    let path = root.join(CONTROL);
+    let stanzas = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let mut packages = Vec::new();
+    for stanza in stanzas.split("\n\n").filter(|stanza| !stanza.trim().is_empty()) {
+        packages.push(read_control(stanza).with_context(|| format!("in {}", path.display()))?);
+    }
+    packages.sort();
+    Ok(packages)
+}
+
+/// Reads one stanza.
+fn read_control(stanza: &str) -> Result<Control> {
+    let field = |name: &str| {
+        let value = stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value.map(|value| value.trim().to_owned())
+    };
+    let name = field("Package").context("a package without a name")?;
+    let version = field("Version").with_context(|| format!("no version of {name}"))?;
+    // `Source: name (version)`, each part only where it differs from the package's.
+    let source = field("Source").unwrap_or_else(|| name.clone());
+    let (source, source_version) = match source.split_once(" (") {
+        Some((source, version)) => (source.to_owned(), version.trim_end_matches(')').to_owned()),
+        None => (source, version.clone()),
+    };
+    let built_using = field("Built-Using").unwrap_or_default();
+    let built_using =
+        built_using.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect();
+    Ok(Control { homepage: field("Homepage"), name, version, source, source_version, built_using })
 }
 
 /// Runs a command that must succeed and returns what it printed.
@@ -320,8 +409,29 @@ mod tests {
 
     #[test]
     fn another_set_has_another_directory() {
-        let one = Packages { name: "x", closure: &["a", "b"], meta: &[], backports: &[] };
-        let other = Packages { name: "x", closure: &["a"], meta: &["b"], backports: &[] };
-        assert_ne!(one.key(), other.key());
+        let one = Packages { name: "x", closure: &["a", "b"], ..NONE };
+        for other in [
+            Packages { name: "x", closure: &["a"], meta: &["b"], ..NONE },
+            Packages { name: "x", closure: &["a", "b"], architecture: "arm64", ..NONE },
+            Packages { name: "x", closure: &["a", "b"], components: "main non-free-firmware", ..NONE },
+        ] {
+            assert_ne!(one.key(), other.key());
+        }
+    }
+
+    #[test]
+    fn a_packages_source_is_read_with_its_own_version() {
+        let stanza = "Package: linux-image-6.1.0-40-arm64\nSource: linux-signed-arm64 (6.1.1+1)\nVersion: 6.1.1-1\n\
+                      Homepage: https://kernel.example/\nBuilt-Using: a (= 1), b (= 2)\nDescription: a\n Package: none";
+        let control = read_control(stanza).unwrap();
+        assert_eq!((control.source.as_str(), control.source_version.as_str()), ("linux-signed-arm64", "6.1.1+1"));
+        assert_eq!(
+            (control.version.as_str(), control.homepage.as_deref()),
+            ("6.1.1-1", Some("https://kernel.example/"))
+        );
+        assert_eq!(control.built_using, ["a (= 1)", "b (= 2)"]);
+        let plain = read_control("Package: busybox-static\nVersion: 1").unwrap();
+        assert_eq!((plain.source.as_str(), plain.source_version.as_str()), ("busybox-static", "1"));
+        assert!(read_control("Version: 1").is_err());
     }
 }

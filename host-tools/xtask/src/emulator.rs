@@ -4,21 +4,20 @@
 //! `/result` is a directory of the host (virtio-9p). The processor is emulated (TCG): KVM is never chosen, because a
 //! `/dev/kvm` that exists does not mean that it works, and because a test should run alike everywhere.
 
-mod cpio;
 mod packages;
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Read};
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::apt;
+use crate::console::{Console, Killed, tail};
+use crate::{apt, cpio};
 use packages::{Unpacked, file_name, libraries};
 
 /// What the guest prints when it is set up and the script begins.
@@ -209,8 +208,12 @@ impl Guest {
         let mut qemu = self.qemu(&initramfs, shared)?;
         let begin = Instant::now();
         let mut child = Killed(qemu.spawn().context("starting QEMU")?);
-        let console = Console::read(&mut child.0, begin)?;
+        let console = Console::read(&mut child.0)?;
+        let mut ready = None;
         let ended = loop {
+            if ready.is_none() && console.has(READY) {
+                ready = Some(begin.elapsed());
+            }
             if let Some(status) = child.0.try_wait()? {
                 break Some(status);
             }
@@ -221,7 +224,7 @@ impl Guest {
         };
         let total = begin.elapsed();
         drop(child); // Closes the console's pipe where QEMU still runs.
-        let (text, ready) = console.finish();
+        let text = console.finish();
         fs::write(dir.join("console.txt"), &text)?;
 
         let printed = format!("the console's end:\n{}", tail(&text));
@@ -246,9 +249,9 @@ impl Guest {
     }
 
     fn qemu(&self, initramfs: &Path, shared: &Path) -> Result<std::process::Command> {
-        let mut qemu = self.unpacked.command("bin/qemu-system-x86_64", None)?;
+        let mut qemu = self.unpacked.tree.command("bin/qemu-system-x86_64", None)?;
         for firmware in ["share/qemu", "share/seabios"] {
-            qemu.arg("-L").arg(self.unpacked.path(firmware)?);
+            qemu.arg("-L").arg(self.unpacked.tree.path(firmware)?);
         }
         let shared = shared.to_str().context("the cache directory's path is not UTF-8")?.replace(',', ",,");
         qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
@@ -256,7 +259,7 @@ impl Guest {
         qemu.args(["-m", &format!("{}M", self.memory_mb), "-nic", "none", "-monitor", "none", "-serial", "stdio"]);
         qemu.args(["-fsdev", &format!("local,id=result,security_model=none,path={shared}")]);
         qemu.args(["-device", "virtio-9p-pci,fsdev=result,mount_tag=result"]);
-        qemu.arg("-kernel").arg(self.unpacked.path(&format!("boot/vmlinuz-{}", self.unpacked.release))?);
+        qemu.arg("-kernel").arg(self.unpacked.kernel.image()?);
         qemu.arg("-initrd").arg(initramfs);
         // A panic restarts the machine, which `-no-reboot` turns into the end of QEMU: no need to wait for the time-out.
         qemu.args(["-append", "console=ttyS0 panic=-1 loglevel=5 mitigations=off"]);
@@ -269,13 +272,13 @@ impl Guest {
         let mut archive = cpio::Archive::new(BufWriter::new(out));
         archive.character_device("/dev/console", 5, 1)?;
         archive.bytes("/init", INIT.as_bytes(), true)?;
-        archive.file("/bin/busybox", &self.unpacked.path("bin/busybox")?, true)?;
+        archive.file("/bin/busybox", &self.unpacked.tree.path("bin/busybox")?, true)?;
         archive.bytes("/script", self.script.as_bytes(), false)?;
 
         let mut wanted = BASE_MODULES.to_vec();
         wanted.extend(self.modules.iter().map(|(name, _)| name.as_str()));
         let mut order = String::new();
-        for (name, bytes) in self.unpacked.modules(&wanted)? {
+        for (name, bytes) in self.unpacked.kernel.modules(&wanted)? {
             let options = self.modules.iter().find(|(module, _)| *module == name).map_or("", |(_, options)| options);
             order += &format!("{name} {options}\n");
             archive.bytes(&format!("/modules/{name}.ko"), &bytes, false)?;
@@ -317,64 +320,6 @@ impl Guest {
         archive.finish()?;
         Ok(())
     }
-}
-
-/// A child that does not outlive its handle, whatever error ends the run.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// What QEMU prints (the guest's serial port, then its own complaints), read while it runs.
-struct Console {
-    seen: Arc<Mutex<(Vec<u8>, Option<Duration>)>>,
-    readers: Vec<thread::JoinHandle<()>>,
-}
-
-impl Console {
-    fn read(child: &mut Child, begin: Instant) -> Result<Self> {
-        let pipes: [Box<dyn Read + Send>; 2] = [
-            Box::new(child.stdout.take().context("QEMU has no output")?),
-            Box::new(child.stderr.take().context("QEMU has no error output")?),
-        ];
-        let seen = Arc::new(Mutex::new((Vec::new(), None)));
-        let readers = pipes.map(|mut pipe| {
-            let seen = Arc::clone(&seen);
-            thread::spawn(move || {
-                let mut buffer = [0; 4096];
-                while let Ok(count @ 1..) = pipe.read(&mut buffer) {
-                    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-                    let (text, ready) = &mut *seen;
-                    // The marker may be split over two reads.
-                    let from = text.len().saturating_sub(READY.len());
-                    text.extend_from_slice(&buffer[..count]);
-                    if ready.is_none() && text[from..].windows(READY.len()).any(|window| window == READY.as_bytes()) {
-                        *ready = Some(begin.elapsed());
-                    }
-                }
-            })
-        });
-        Ok(Self { seen, readers: readers.into() })
-    }
-
-    /// The text, and when the guest was ready. QEMU has ended.
-    fn finish(self) -> (String, Option<Duration>) {
-        for reader in self.readers {
-            let _ = reader.join();
-        }
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        (String::from_utf8_lossy(&seen.0).replace('\r', ""), seen.1)
-    }
-}
-
-/// The lines of a console worth showing in an error.
-fn tail(console: &str) -> String {
-    let lines: Vec<&str> = console.lines().collect();
-    lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
 /// Reads the regular files below `dir` into `files`. The guest may have made links, which are not followed.

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Targets with the folder their seeds come from.
-const TARGETS: [(&str, Option<&str>); 6] = [
+const TARGETS: [(&str, Option<&str>); 8] = [
     ("package", None),
+    ("system", None),
+    ("card", None),
     ("picture", Some("tests/goldens/vision")),
     ("stream", Some("tests/goldens/vision")),
     ("labels", None),

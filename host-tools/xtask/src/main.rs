@@ -2,10 +2,17 @@
 
 mod apt;
 mod bench;
+mod board;
+mod console;
+mod cpio;
+mod cross;
+mod deb;
+mod debian;
 mod demo;
 mod emulator;
 mod fetch;
 mod fuzz;
+mod kernel;
 mod setup;
 mod soak;
 mod suite;
@@ -37,6 +44,12 @@ enum Chore {
         #[arg(long, value_name = "TEXT")]
         only: Option<String>,
     },
+    /// Cross-build the programs for the boards, and make the system that each board's image holds
+    Cross {
+        /// A board of firmware/boards, or all
+        #[arg(long, value_name = "NAME", default_value = "all")]
+        board: String,
+    },
     /// Time our engine beside ONNX Runtime and OpenVINO; prints the README's table
     Bench {
         /// Rounds in which every runtime is measured once
@@ -53,6 +66,7 @@ fn main() -> ExitCode {
         Chore::Setup => setup::run(),
         Chore::Demo => demo::run(),
         Chore::Test { long, only } => suite::run(long, only.as_deref()),
+        Chore::Cross { board } => cross::run(&board),
         Chore::Bench { rounds, frames: false } => bench::run(rounds),
         Chore::Bench { rounds, frames: true } => bench::frames(rounds),
     };

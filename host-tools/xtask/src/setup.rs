@@ -12,7 +12,17 @@ pub const REFERENCE: &str = "requirements.txt";
 pub const PEERS: &str = "requirements-peers.txt";
 
 /// Programs looked for, and the Debian package that has each.
-const PROGRAMS: [(&str, &str); 4] = [("cc", "gcc"), ("nasm", "nasm"), ("make", "make"), ("python3", "python3")];
+const PROGRAMS: [(&str, &str); 8] = [
+    ("cc", "gcc"),
+    ("nasm", "nasm"),
+    ("make", "make"),
+    ("python3", "python3"),
+    ("objdump", "binutils"),
+    // What `edge-flash` makes images with.
+    ("mcopy", "mtools"),
+    ("mkfs.fat", "dosfstools"),
+    ("mkfs.ext4", "e2fsprogs"),
+];
 
 /// Installs what is missing.
 pub fn ensure() -> Result<()> {
@@ -86,7 +96,9 @@ pub fn python(file: &str) -> Result<PathBuf> {
 
 fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+    // A user's PATH often lacks the folders of administrators' programs.
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    folders.map(|dir| dir.join(program)).any(|path| path.is_file())
 }
 
 fn succeeds(command: &mut Command) -> bool {

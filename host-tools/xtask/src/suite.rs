@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that proves the project, in named steps that say what they proved.
 
 use crate::tools::{self, built, cache, cargo, output, root};
-use crate::{apt, bench, fetch, setup, vivid};
+use crate::{apt, bench, board, cross, fetch, setup, vivid};
 use anyhow::{Context, Result, bail};
 use std::ffi::OsStr;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -24,7 +24,7 @@ struct Step {
     run: fn() -> Result<Outcome>,
 }
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 19] = [
     Step { name: "setup", long: false, run: set_up },
     Step { name: "build", long: false, run: build },
     Step { name: "tests of the crates and of the built programs", long: false, run: crates },
@@ -35,6 +35,24 @@ const STEPS: [Step; 13] = [
     Step { name: "Keras files through ONNX Runtime", long: false, run: keras_files },
     Step { name: "Xception from a real Keras file", long: false, run: xception },
     Step { name: "V4L2 camera in an emulated machine", long: false, run: camera },
+    Step { name: "aarch64 under qemu-user", long: false, run: aarch64 },
+    Step {
+        name: "the flashed camera in an emulated board (virt)",
+        long: false,
+        run: || flashed("virt", |case| board::steps::starts(case, "virt")),
+    },
+    Step { name: "the .deb in a clean Debian", long: false, run: deb },
+    Step { name: "the life of a flashed camera (virt)", long: true, run: || flashed("virt", board::steps::life) },
+    Step {
+        name: "the flashed camera in an emulated board (rpi3)",
+        long: true,
+        run: || flashed("rpi3", |case| board::steps::starts(case, "rpi3")),
+    },
+    Step {
+        name: "the flashed camera in an emulated board (rpi4)",
+        long: true,
+        run: || flashed("rpi4", |case| board::steps::starts(case, "rpi4")),
+    },
     Step { name: "all of keras.applications", long: true, run: applications },
     Step { name: "soak of 30,000 frames", long: true, run: || crate::soak::run(30_000, &work()?).map(Outcome::Proved) },
     Step { name: "fuzzing of every parser", long: true, run: || crate::fuzz::run(60).map(Outcome::Proved) },
@@ -308,16 +326,66 @@ fn applications() -> Result<Outcome> {
     ))
 }
 
+fn deb() -> Result<Outcome> {
+    Ok(match crate::deb::run(&work()?)? {
+        crate::deb::Looked::At(what) => Outcome::Proved(what),
+        crate::deb::Looked::Not(why) => Outcome::Skipped(why),
+    })
+}
+
+/// A photo of 640x480 pixels as red, green, blue, made of a picture that is known.
+fn raw(photo: &Path) -> Result<PathBuf> {
+    let raw = work()?.join("photo.rgb");
+    // 640x480, the size of the emulated cable, so that nothing is squashed on the way.
+    let script = "import sys; from PIL import Image; \
+                  open(sys.argv[2], 'wb').write(Image.open(sys.argv[1]).convert('RGB').resize((640, 480)).tobytes())";
+    output(Command::new(setup::python(setup::REFERENCE)?).args(["-c", script]).arg(photo).arg(&raw))?;
+    Ok(raw)
+}
+
+/// A step that needs Debian's packages is skipped where they can't be had.
+fn unless_unavailable(result: Result<String>) -> Result<Outcome> {
+    match result {
+        Ok(line) => Ok(Outcome::Proved(line)),
+        Err(e) => match e.downcast_ref::<apt::Unavailable>() {
+            Some(why) => Ok(Outcome::Skipped(why.to_string())),
+            None => Err(e),
+        },
+    }
+}
+
+/// The boards' edge-camera beside this machine's.
+fn aarch64() -> Result<Outcome> {
+    let board = edge_system::board::by_name("virt")?;
+    let agrees = || {
+        cross::systems(&cache()?, &[board])?;
+        board::user::agrees(&cache()?, &root().join(bench::DEFAULT).with_file_name("examples"))
+    };
+    unless_unavailable(agrees())
+}
+
+/// An image of a board is built, and something is done with it.
+fn flashed(name: &str, case: fn(&board::steps::Case) -> Result<String>) -> Result<Outcome> {
+    let photo = match fetch::known_pictures() {
+        Ok(known) => known[1].clone(),
+        Err(e) => return Ok(Outcome::Skipped(format!("{e:#}"))),
+    };
+    let board = edge_system::board::by_name(name)?;
+    let cache = cache()?;
+    let proved = || {
+        cross::systems(&cache, &[board])?;
+        let onnx = root().join(bench::DEFAULT);
+        case(&board::steps::Case { cache: &cache, photo: &raw(&photo.0)?, expected: photo.1, onnx: &onnx })
+    };
+    unless_unavailable(proved())
+}
+
 fn camera() -> Result<Outcome> {
     let photo = match fetch::known_pictures() {
         Ok(known) => known[1].clone(),
         Err(e) => return Ok(Outcome::Skipped(format!("{e:#}"))),
     };
-    let raw = work()?.join("photo.rgb");
-    // 640x480, the size of the emulated cable, so that nothing is squashed on the way.
-    let script = "import sys; from PIL import Image; \
-                  open(sys.argv[2], 'wb').write(Image.open(sys.argv[1]).convert('RGB').resize((640, 480)).tobytes())";
-    output(Command::new(setup::python(setup::REFERENCE)?).args(["-c", script]).arg(&photo.0).arg(&raw))?;
+    let raw = raw(&photo.0)?;
     let package = work()?.join("camera.edgepack");
     let onnx = root().join(bench::DEFAULT);
     output(Command::new(built("edge-pack")?).arg(onnx).arg("-o").arg(&package))?;
@@ -331,11 +399,5 @@ fn camera() -> Result<Outcome> {
         output(Command::new(setup::python(setup::REFERENCE)?).args(["-c", script]).arg(&png).arg(&pixels))?;
         Ok(std::fs::read(&pixels)?)
     };
-    match vivid::camera_step(&raw, &classify, png_to_rgb) {
-        Ok(line) => Ok(Outcome::Proved(line)),
-        Err(e) => match e.downcast_ref::<apt::Unavailable>() {
-            Some(why) => Ok(Outcome::Skipped(why.to_string())),
-            None => Err(e),
-        },
-    }
+    unless_unavailable(vivid::camera_step(&raw, &classify, png_to_rgb))
 }

@@ -26,10 +26,13 @@ const COMPARED: usize = 30;
 const CLASSIFIED: usize = 3;
 
 /// A node for capture with a webcam and an HDMI input, and a node for an HDMI output.
-const VIVID: &str = "n_devs=1 node_types=0x101 num_inputs=2 input_types=0xc num_outputs=1 output_types=1";
+pub const VIVID: &str = "n_devs=1 node_types=0x101 num_inputs=2 input_types=0xc num_outputs=1 output_types=1";
 
 /// What happens in the guest, which leaves its files in `/result`.
 const SCRIPT: &str = include_str!("vivid.sh");
+
+/// The shell functions that show a picture to the emulated camera.
+pub const SHOW: &str = include_str!("vivid-show.sh");
 
 /// The larger picture's size, after the emulated HDMI source has changed its format.
 const LARGE: (usize, usize) = (1280, 720);
@@ -73,7 +76,7 @@ pub fn camera_step(photo: &Path, classify: &Classify, png_to_rgb: impl Fn(&[u8])
         .with_binary(classify.edge_camera)
         .with_file(classify.package, "/m.edgepack")
         .memory_mb(memory.context("the package is too large for the emulated machine")?)
-        .script(&format!("COMPARED={COMPARED}\nCLASSIFIED={CLASSIFIED}\n{SCRIPT}"))
+        .script(&format!("COMPARED={COMPARED}\nCLASSIFIED={CLASSIFIED}\n{SHOW}\n{SCRIPT}"))
         .run(Duration::from_secs(600))?;
 
     compare_frames(result.file("frames.yuyv")?, &shown)?;
@@ -209,14 +212,14 @@ fn compare_frames(frames: &[u8], shown: &[u8]) -> Result<()> {
 }
 
 /// Reads the photo: 640x480 pixels of red, green, blue, rows from the top.
-fn read_photo(path: &Path) -> Result<Vec<u8>> {
+pub fn read_photo(path: &Path) -> Result<Vec<u8>> {
     let rgb = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
     ensure!(rgb.len() == WIDTH * HEIGHT * 3, "{} has {} bytes, not {WIDTH}x{HEIGHT} RGB", path.display(), rgb.len());
     Ok(rgb)
 }
 
 /// RGB to YUYV: BT.601, limited range, the two pixels of a pair sharing the mean of their colours.
-fn rgb_to_yuyv(rgb: &[u8]) -> Vec<u8> {
+pub fn rgb_to_yuyv(rgb: &[u8]) -> Vec<u8> {
     // The usual 8-bit coefficients. Every result lies in 16..=240, so the conversion to bytes loses nothing.
     let byte = |value: i32| (value >> 8) as u8;
     let luma = |[r, g, b]: [i32; 3]| byte(66 * r + 129 * g + 25 * b + 128 + (16 << 8));

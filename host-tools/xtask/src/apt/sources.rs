@@ -13,7 +13,9 @@ pub struct Sources {
 }
 
 /// Reads the machine's source lists and keeps Debian's own archives of this release, backports added.
-pub fn of_machine(codename: &str) -> Sources {
+///
+/// Which processors the machine takes packages for is left out: the private root has its own.
+pub fn of_machine(codename: &str, components: &str) -> Sources {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
         files.extend(entries.flatten().map(|entry| entry.path()));
@@ -25,8 +27,8 @@ pub fn of_machine(codename: &str) -> Sources {
             continue;
         };
         match file.extension().and_then(|extension| extension.to_str()) {
-            Some("sources") => sources.deb822 += &deb822_sources(&text, codename),
-            Some("list") => sources.one_line += &one_line_sources(&text, codename),
+            Some("sources") => sources.deb822 += &deb822_sources(&text, codename, components),
+            Some("list") => sources.one_line += &one_line_sources(&text, codename, components),
             _ => {}
         }
     }
@@ -57,7 +59,7 @@ fn wanted_suites<'a>(
 }
 
 /// Filters a file of stanzas. Fields we don't change (keys, trust, dates) are kept as they stand.
-fn deb822_sources(text: &str, codename: &str) -> String {
+fn deb822_sources(text: &str, codename: &str, components: &str) -> String {
     let mut kept = String::new();
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
     for stanza in lines.split(|line| line.trim().is_empty()) {
@@ -84,9 +86,10 @@ fn deb822_sources(text: &str, codename: &str) -> String {
         if disabled || !binary || wanted.is_empty() {
             continue;
         }
-        kept += &format!("Types: deb\nSuites: {}\nComponents: main\n", wanted.join(" "));
+        kept += &format!("Types: deb\nSuites: {}\nComponents: {components}\n", wanted.join(" "));
         for (name, value) in &fields {
-            if !["types", "suites", "components", "enabled"].contains(&name.to_ascii_lowercase().as_str()) {
+            let ours = ["types", "suites", "components", "enabled", "architectures"];
+            if !ours.contains(&name.to_ascii_lowercase().as_str()) {
                 kept += &format!("{name}: {value}\n");
             }
         }
@@ -96,7 +99,7 @@ fn deb822_sources(text: &str, codename: &str) -> String {
 }
 
 /// Filters a file of `deb [options] uri suite components` lines.
-fn one_line_sources(text: &str, codename: &str) -> String {
+fn one_line_sources(text: &str, codename: &str, components: &str) -> String {
     let mut kept = String::new();
     for line in text.lines() {
         let line = line.split('#').next().unwrap_or_default().trim();
@@ -104,7 +107,10 @@ fn one_line_sources(text: &str, codename: &str) -> String {
             continue;
         };
         let (options, rest) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((options, rest)) => (format!("[{options}] "), rest),
+            Some((options, rest)) => {
+                let options: Vec<&str> = options.split_whitespace().filter(|o| !o.starts_with("arch")).collect();
+                (if options.is_empty() { String::new() } else { format!("[{}] ", options.join(" ")) }, rest)
+            }
             None => (String::new(), rest),
         };
         let mut words = rest.split_whitespace();
@@ -112,7 +118,7 @@ fn one_line_sources(text: &str, codename: &str) -> String {
             continue;
         };
         for suite in wanted_suites(uri, std::iter::once(suite), words, codename) {
-            kept += &format!("deb {options}{uri} {suite} main\n");
+            kept += &format!("deb {options}{uri} {suite} {components}\n");
         }
     }
     kept
@@ -125,11 +131,11 @@ mod tests {
     #[test]
     fn stanzas_keep_mirror_and_key_and_gain_backports() {
         let machine = "Types: deb deb-src\n# a comment\nURIs: http://mirror.example/debian\nSuites: bookworm bookworm-updates\n\
-                       Components: main contrib\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n\n\
+                       Components: main contrib\nArchitectures: amd64\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n\n\
                        Types: deb\nURIs: https://other.example/debian\nSuites: bookworm\nComponents: stable\n\n\
                        Enabled: no\nTypes: deb\nURIs: http://mirror.example/debian\nSuites: bookworm\nComponents: main\n";
         assert_eq!(
-            deb822_sources(machine, "bookworm"),
+            deb822_sources(machine, "bookworm", "main"),
             "Types: deb\nSuites: bookworm-backports bookworm bookworm-updates\nComponents: main\n\
              URIs: http://mirror.example/debian\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n\n"
         );
@@ -139,7 +145,7 @@ mod tests {
     fn a_key_inside_a_stanza_is_kept_whole() {
         let machine = "Types: deb\nURIs: http://mirror.example/debian\nSuites: bookworm\nComponents: main\n\
                        Signed-By:\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n abc\n";
-        let kept = deb822_sources(machine, "bookworm");
+        let kept = deb822_sources(machine, "bookworm", "main");
         assert!(kept.ends_with("Signed-By: \n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n abc\n\n"), "{kept}");
     }
 
@@ -150,9 +156,9 @@ mod tests {
                        deb-src http://mirror.example/debian bookworm main\n\
                        deb http://node.example/node_20.x bookworm main\n";
         assert_eq!(
-            one_line_sources(machine, "bookworm"),
-            "deb [signed-by=/k.gpg arch=amd64] http://mirror.example/debian/ bookworm-backports main\n\
-             deb [signed-by=/k.gpg arch=amd64] http://mirror.example/debian/ bookworm main\n\
+            one_line_sources(machine, "bookworm", "main"),
+            "deb [signed-by=/k.gpg] http://mirror.example/debian/ bookworm-backports main\n\
+             deb [signed-by=/k.gpg] http://mirror.example/debian/ bookworm main\n\
              deb http://mirror.example/debian-security bookworm-security main\n"
         );
     }

@@ -47,6 +47,11 @@ impl<W: Write> Archive<W> {
         self.stream(path, file, metadata.len(), executable).with_context(context)
     }
 
+    /// Adds an empty directory.
+    pub fn directory(&mut self, path: &str) -> Result<()> {
+        self.parents(&format!("{}/", path.trim_matches('/')))
+    }
+
     /// Adds a character device.
     pub fn character_device(&mut self, path: &str, major: u32, minor: u32) -> Result<()> {
         let path = path.trim_start_matches('/');
