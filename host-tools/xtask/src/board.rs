@@ -36,7 +36,7 @@ const EARLY: Duration = Duration::from_secs(400);
 const RPI_WATCHDOG: &str = "module_blacklist=bcm2835_wdt";
 
 /// What the kernel says last. The emulated Raspberry Pis, without their watchdog, then stay on.
-const LAST: [&str; 2] = ["reboot: Power down", "reboot: Restarting system"];
+const LAST: [&str; 3] = ["reboot: Power down", "reboot: System halted", "reboot: Restarting system"];
 
 /// Nodes of the Raspberry Pi 4's device tree that QEMU's machine has no devices for, by the beginning of their names; the
 /// kernel waits for them in vain.
