@@ -5,10 +5,13 @@ use std::io::BufWriter;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use edge_system::board::{Board, Image};
 use edge_system::folder::{self, About, SystemFolder};
 use edge_system::system::{Component, SQUASHFS};
+use object::LittleEndian;
+use object::elf::{FileHeader64, PT_INTERP};
+use object::read::elf::{FileHeader, ProgramHeader};
 
 use super::parts::{self, Kind, Part};
 use super::{sbom, sets};
@@ -268,17 +271,12 @@ fn file_name(path: &Path) -> Result<&str> {
 /// Whether a program needs nothing but the kernel. Read from the file itself, as the linker may have been told in vain.
 pub fn check_static(path: &Path) -> Result<()> {
     let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    let word = |at: usize, size: usize| -> Result<u64> {
-        let bytes = bytes.get(at..at + size).context("it ends within its header")?;
-        Ok(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
-    };
-    ensure!(bytes.starts_with(b"\x7fELF\x02\x01"), "{} is no 64-bit ELF file", path.display());
-    let (table, size, count) = (word(32, 8)? as usize, word(54, 2)? as usize, word(56, 2)? as usize);
-    for index in 0..count {
-        // PT_INTERP names the loader of a dynamic program.
-        if word(table + index * size, 4)? == 3 {
-            bail!("{} needs a loader and libraries", path.display());
-        }
+    let bytes = bytes.as_slice();
+    let header = FileHeader64::<LittleEndian>::parse(bytes).and_then(|header| Ok((header, header.endian()?)));
+    let (header, endian) = header.with_context(|| format!("{} is no 64-bit ELF file", path.display()))?;
+    // This segment names the loader of a dynamic program.
+    if header.program_headers(endian, bytes)?.iter().any(|segment| segment.p_type(endian) == PT_INTERP) {
+        bail!("{} needs a loader and libraries", path.display());
     }
     Ok(())
 }
