@@ -230,6 +230,14 @@ fn the_data_partition_does_not_move_or_shrink_unseen() {
         let verdict = seal.verify(&disk, &Layout::from_disk(&disk).unwrap(), &mut |_| {}).unwrap();
         assert!(!verdict.is_good(), "{verdict:?}");
     }
+    // A changed bit of its size is not a partition that has grown, whatever the layout it is compared with.
+    for bit in 0..32 {
+        let mut table = layout.table(9);
+        table.entries[3].sectors ^= 1 << bit;
+        disk.write_at(&table.encode(), 0).unwrap();
+        let verdict = seal.verify(&disk, &layout, &mut |_| {}).unwrap();
+        assert!(!verdict.is_good(), "bit {bit}: {verdict:?}");
+    }
 }
 
 /// A device that accepts what it is given and keeps something else.

@@ -133,7 +133,8 @@ impl Seal {
         })
     }
 
-    /// The table of a grown data partition is that of the fresh image but for its size.
+    /// The table of a grown data partition is that of the fresh image but for its size. It grows to a whole MiB of the
+    /// disk, as [`Layout::grown`] says.
     fn table(&self, region: &Region, disk: &dyn Disk) -> io::Result<RegionState> {
         let mut sector = [0; SECTOR as usize];
         disk.read_at(&mut sector, 0)?;
@@ -147,7 +148,9 @@ impl Seal {
         // The sector has nothing that the table does not say, and only the size differs.
         let mut fresh = sector;
         fresh[SIZE_AT..SIZE_AT + 4].copy_from_slice(&table.entries[3].sectors.to_le_bytes());
-        Ok(if digest(&fresh) == region.digest && now > table.entries[3].sectors {
+        let end = data.offset + u64::from(now) * SECTOR;
+        let grown = now > table.entries[3].sectors && end % crate::MIB == 0 && end <= disk.size();
+        Ok(if digest(&fresh) == region.digest && grown {
             RegionState::Changed(format!("the data partition has grown to {} MiB", mebibytes(now.into())))
         } else {
             RegionState::Differs("it is not that of the image".into())
