@@ -1,6 +1,6 @@
 //! Picture → tensor → logits → decision, the one way that host and device share.
 
-use edge_engine::{Backend, CpuBackend, Description, EngineError, LoadOptions, OnnxModel, Part, decision};
+use edge_engine::{Backend, Cost, CpuBackend, Description, EngineError, LoadOptions, OnnxModel, Part, decision};
 use edge_package::{Manifest, PackageError, VerifiedPackage, Version};
 use edge_vision::{DecodeOptions, FrameError, Mount, Picture, RawFrame, ResizeError, Resizer, to_picture_into};
 use std::time::{Duration, Instant};
@@ -197,6 +197,11 @@ impl Classifier {
     /// Which node of the network runs where, and how long each took last.
     pub fn parts(&self) -> Vec<Part> {
         self.backend.parts()
+    }
+
+    /// What a picture costs, counted; `None` where that is not known.
+    pub fn cost(&self) -> Option<Cost> {
+        self.backend.cost()
     }
 
     /// What computes.

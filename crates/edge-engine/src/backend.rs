@@ -1,6 +1,6 @@
 //! What every way of running a network has in common.
 
-use crate::{EngineError, OnnxModel};
+use crate::{Cost, EngineError, OnnxModel};
 use edge_package::InputSpec;
 use std::fmt;
 use std::time::Duration;
@@ -73,4 +73,9 @@ pub trait Backend {
 
     /// Which node runs where, in the order of computation.
     fn parts(&self) -> Vec<Part>;
+
+    /// What a picture costs, counted; `None` where that is not known.
+    fn cost(&self) -> Option<Cost> {
+        None
+    }
 }

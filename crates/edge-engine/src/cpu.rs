@@ -2,7 +2,7 @@
 
 use crate::fused::Network;
 use crate::runner::Runner;
-use crate::{Backend, Description, EngineError, LoadOptions, OnnxModel, Part};
+use crate::{Backend, Cost, Description, EngineError, LoadOptions, OnnxModel, Part};
 use edge_package::InputSpec;
 
 /// The version this workspace pins; tract does not tell its own.
@@ -75,6 +75,11 @@ impl Backend for CpuBackend {
             time: None,
         });
         own.chain(left).collect()
+    }
+
+    fn cost(&self) -> Option<Cost> {
+        let own = self.runner.fused.as_ref()?;
+        Some(Cost { steps: own.costs().to_vec(), buffers: own.buffers(), uncounted: self.runner.refused.len() })
     }
 }
 

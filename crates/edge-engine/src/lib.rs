@@ -7,6 +7,7 @@
 pub mod decision;
 
 mod backend;
+mod cost;
 mod cpu;
 mod error;
 mod fused;
@@ -17,6 +18,7 @@ mod runner;
 mod wire;
 
 pub use backend::{Backend, Description, LoadOptions, Part};
+pub use cost::{Cost, StepCost};
 pub use cpu::CpuBackend;
 /// The measured peaks of a set of instructions, and the set in use.
 pub use edge_kernels::{Isa, peak, peak_bytes};

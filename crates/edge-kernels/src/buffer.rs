@@ -16,6 +16,8 @@ pub unsafe trait Plain: Copy {}
 unsafe impl Plain for f32 {}
 // SAFETY: any bits are an i16.
 unsafe impl Plain for i16 {}
+// SAFETY: any bits are a u16.
+unsafe impl Plain for u16 {}
 // SAFETY: any bits are an i32.
 unsafe impl Plain for i32 {}
 // SAFETY: any bits are a byte.

@@ -20,7 +20,7 @@ const CHUNK: usize = 128;
 /// A depthwise convolution.
 #[derive(Clone)]
 pub struct Depthwise {
-    isa: Isa,
+    pub(crate) isa: Isa,
     window: Window,
     /// Channels, padded to whole vectors.
     channels: usize,
@@ -34,11 +34,14 @@ pub struct Depthwise {
     /// For bytes: what a sum is multiplied with, per channel; the bias is added after that.
     factor: Buffer,
     /// For bytes: the zero points of what is read and of what is written.
-    zeros: [i32; 2],
+    pub(crate) zeros: [i32; 2],
     /// For bytes: where the machine multiplies them by fours.
     fours: Option<Fours>,
     /// For bytes: where it multiplies them by twos.
     twos: Option<Twos>,
+    /// For bytes: the filter in whole numbers, where it multiplies those one by one.
+    #[cfg(target_arch = "aarch64")]
+    pub(crate) whole: Buffer<i16>,
 }
 
 impl Depthwise {
@@ -74,6 +77,8 @@ impl Depthwise {
             zeros: [0; 2],
             fours: None,
             twos: None,
+            #[cfg(target_arch = "aarch64")]
+            whole: Buffer::default(),
         }
     }
 
@@ -88,6 +93,14 @@ impl Depthwise {
         let read = u8::try_from(zeros[0]).ok();
         self.fours = read.and_then(|z| Fours::pack(self.isa, &self.window, self.channels, filter, z, &scale));
         self.twos = read.and_then(|z| Twos::pack(self.isa, &self.window, self.channels, filter, z, &scale));
+        #[cfg(target_arch = "aarch64")]
+        if self.isa != Isa::PORTABLE
+            && self.fours.is_none()
+            && read.is_some()
+            && self.read == [f32::NEG_INFINITY, f32::INFINITY]
+        {
+            self.whole = crate::neon::whole_filter(&self.filter).unwrap_or_default();
+        }
         self
     }
 
@@ -123,6 +136,11 @@ impl Depthwise {
     pub fn run_bytes(&self, input: &[u8], positions: Range<usize>, out: &mut [u8]) {
         self.check(input.len(), &positions, out.len());
         assert_eq!(self.factor.len(), self.channels);
+        #[cfg(target_arch = "aarch64")]
+        if !self.whole.is_empty() {
+            // SAFETY: as above; the factors are there, and the filter in whole numbers.
+            return unsafe { crate::neon::depthwise_whole(self, input, positions, out) };
+        }
         // SAFETY: as above; the factors are there.
         unsafe {
             match (&self.fours, &self.twos) {
@@ -140,6 +158,11 @@ impl Depthwise {
     pub fn run_strip(&self, input: &[u8], positions: Range<usize>, out: &mut [i16]) {
         self.check(input.len(), &positions, out.len());
         assert_eq!(self.factor.len(), self.channels);
+        #[cfg(target_arch = "aarch64")]
+        if !self.whole.is_empty() {
+            // SAFETY: as above; the factors are there, and the filter in whole numbers.
+            return unsafe { crate::neon::depthwise_whole(self, input, positions, out) };
+        }
         // SAFETY: as above; the factors are there.
         unsafe {
             match &self.twos {
@@ -166,65 +189,114 @@ kernel! {
     fn strip(layer: &Depthwise, input: &[u8], positions: Range<usize>, out: &mut [i16]) = body
 }
 
-/// What is read.
-trait Source: Copy {
+/// What is read, and the arithmetic of its sums.
+pub(crate) trait Source<S: Simd>: Copy {
     /// Whether it has a zero point.
     const BYTES: bool;
+    /// A vector of it, its zero point taken off.
+    type Pixel: Copy;
+    /// A vector of the filter.
+    type Tap: Copy;
+    /// Sums.
+    type Sum: Copy;
+    /// The zero point.
+    type Zero: Copy;
+    /// The layer's zero point.
+    fn zero(s: S, layer: &Depthwise) -> Self::Zero;
     /// A vector of it.
     ///
     /// # Safety
     /// `p` points to so many.
-    unsafe fn load<S: Simd>(s: S, p: *const Self) -> S::V;
+    unsafe fn load(s: S, p: *const Self, zero: Self::Zero) -> Self::Pixel;
+    /// A vector of the filter, whose values are counted (tap, channel).
+    ///
+    /// # Safety
+    /// The values are there.
+    unsafe fn tap(s: S, layer: &Depthwise, at: usize) -> Self::Tap;
+    /// Within limits.
+    fn limit(s: S, pixel: Self::Pixel, read: [S::V; 2]) -> Self::Pixel;
+    /// sum + pixel · tap.
+    fn add(s: S, pixel: Self::Pixel, tap: Self::Tap, sum: Self::Sum) -> Self::Sum;
+    /// Where sums begin.
+    ///
+    /// # Safety
+    /// The channel is one of the layer's.
+    unsafe fn begin(s: S, layer: &Depthwise, channel: usize) -> Self::Sum;
+    /// As float32.
+    fn float(s: S, sum: Self::Sum) -> S::V;
 }
 
-impl Source for f32 {
-    const BYTES: bool = false;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, p: *const f32) -> S::V {
-        // SAFETY: the caller's promise.
-        unsafe { s.load(p) }
-    }
+macro_rules! source {
+    ($type:ident, $bytes:literal, $load:ident) => {
+        impl<S: Simd> Source<S> for $type {
+            const BYTES: bool = $bytes;
+            type Pixel = S::V;
+            type Tap = S::V;
+            type Sum = S::V;
+            type Zero = S::V;
+            #[inline(always)]
+            fn zero(s: S, layer: &Depthwise) -> S::V {
+                s.splat(-layer.zeros[0] as f32)
+            }
+            #[inline(always)]
+            unsafe fn load(s: S, p: *const $type, zero: S::V) -> S::V {
+                // SAFETY: the caller's promise.
+                let pixel = unsafe { s.$load(p) };
+                if $bytes { s.add(pixel, zero) } else { pixel }
+            }
+            #[inline(always)]
+            unsafe fn tap(s: S, layer: &Depthwise, at: usize) -> S::V {
+                // SAFETY: the caller's promise.
+                unsafe { s.load(layer.filter.as_ptr().add(at)) }
+            }
+            #[inline(always)]
+            fn limit(s: S, pixel: S::V, read: [S::V; 2]) -> S::V {
+                s.min(read[1], s.max(read[0], pixel))
+            }
+            #[inline(always)]
+            fn add(s: S, pixel: S::V, tap: S::V, sum: S::V) -> S::V {
+                s.fma(pixel, tap, sum)
+            }
+            #[inline(always)]
+            unsafe fn begin(s: S, layer: &Depthwise, channel: usize) -> S::V {
+                // SAFETY: the caller's promise.
+                if $bytes { s.splat(0.0) } else { unsafe { s.load(layer.bias.as_ptr().add(channel)) } }
+            }
+            #[inline(always)]
+            fn float(_: S, sum: S::V) -> S::V {
+                sum
+            }
+        }
+    };
 }
 
-impl Source for u8 {
-    const BYTES: bool = true;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, p: *const u8) -> S::V {
-        // SAFETY: the caller's promise.
-        unsafe { s.load_u8(p) }
-    }
-}
+source!(f32, false, load_apart);
+source!(u8, true, load_u8);
 
 /// Ends sums: what they are multiplied with, added to and limited to, and where they go.
 ///
 /// # Safety
 /// The channel is one of the layer's; `to` points to room for a vector.
 #[inline(always)]
-unsafe fn end<S: Simd, I: Source, O: Sink>(s: S, layer: &Depthwise, sum: S::V, channel: usize, to: *mut O) {
+unsafe fn end<S: Simd, I: Source<S>, O: Sink>(s: S, layer: &Depthwise, sum: I::Sum, channel: usize, to: *mut O) {
     let written = layer.written.map(|l| s.splat(l));
     // SAFETY: the caller's promise.
     unsafe {
-        let mut sum = sum;
+        let mut sum = I::float(s, sum);
         if I::BYTES {
             let factor = s.load(layer.factor.as_ptr().add(channel));
-            sum = s.fma(sum, factor, s.load(layer.bias.as_ptr().add(channel)));
+            sum = s.scale(sum, factor, s.load(layer.bias.as_ptr().add(channel)));
         }
         O::store(s, to, s.min(written[1], s.max(written[0], sum)), layer.zeros[1]);
     }
 }
 
-/// Where sums begin.
+/// Computes the positions of a range.
 ///
 /// # Safety
-/// The channel is one of the layer's.
+/// The lengths are those that the loops count to.
 #[inline(always)]
-unsafe fn begin<S: Simd, I: Source>(s: S, layer: &Depthwise, channel: usize) -> S::V {
-    // SAFETY: the caller's promise.
-    if I::BYTES { s.splat(0.0) } else { unsafe { s.load(layer.bias.as_ptr().add(channel)) } }
-}
-
-#[inline(always)]
-unsafe fn body<S: Simd, I: Source, O: Sink>(
+pub(crate) unsafe fn body<S: Simd, I: Source<S>, O: Sink>(
     s: S,
     layer: &Depthwise,
     input: &[I],
@@ -289,7 +361,7 @@ unsafe fn body<S: Simd, I: Source, O: Sink>(
 #[inline(always)]
 unsafe fn block<
     S: Simd,
-    I: Source,
+    I: Source<S>,
     O: Sink,
     const P: usize,
     const K: usize,
@@ -308,7 +380,7 @@ unsafe fn block<
     let channels = layer.channels;
     let rows = window.inside(0, y);
     let left = x * STRIDE - window.before[1];
-    let (read, zero) = (layer.read.map(|l| s.splat(l)), s.splat(-layer.zeros[0] as f32));
+    let (read, zero) = (layer.read.map(|l| s.splat(l)), I::zero(s, layer));
     // SAFETY: the caller's promise: (P - 1) · STRIDE + K pixels of the rows lie inside the picture.
     unsafe {
         // Rows outside are not read.
@@ -322,23 +394,19 @@ unsafe fn block<
             for p in 0..P {
                 s.fetch(last.wrapping_add((P * STRIDE + K - 1 + p) * channels + channel));
             }
-            let mut sums = [begin::<S, I>(s, layer, channel); P];
+            let mut sums = [I::begin(s, layer, channel); P];
             for r in rows.clone() {
                 let row = row(r);
-                let filter: [S::V; K] =
-                    std::array::from_fn(|t| s.load(layer.filter.as_ptr().add((r * K + t) * channels + channel)));
+                let filter: [I::Tap; K] = std::array::from_fn(|t| I::tap(s, layer, (r * K + t) * channels + channel));
                 // Not all of these exist for every P and STRIDE; the compiler unrolls and drops the others.
                 for column in 0..(P - 1) * STRIDE + K {
-                    let mut pixel = I::load(s, row.add(column * channels + channel));
-                    if I::BYTES {
-                        pixel = s.add(pixel, zero);
-                    }
+                    let mut pixel = I::load(s, row.add(column * channels + channel), zero);
                     if LIMITED {
-                        pixel = s.min(read[1], s.max(read[0], pixel));
+                        pixel = I::limit(s, pixel, read);
                     }
                     for (p, sum) in sums.iter_mut().enumerate() {
                         if column >= p * STRIDE && column - p * STRIDE < K {
-                            *sum = s.fma(pixel, filter[column - p * STRIDE], *sum);
+                            *sum = I::add(s, pixel, filter[column - p * STRIDE], *sum);
                         }
                     }
                 }
@@ -352,7 +420,7 @@ unsafe fn block<
 
 /// One position, any window.
 #[inline(always)]
-unsafe fn single<S: Simd, I: Source, O: Sink>(
+unsafe fn single<S: Simd, I: Source<S>, O: Sink>(
     s: S,
     layer: &Depthwise,
     input: &[I],
@@ -375,7 +443,7 @@ unsafe fn single<S: Simd, I: Source, O: Sink>(
 
 /// `V` vectors of one position: several, so that their sums do not wait for each other.
 #[inline(always)]
-unsafe fn vectors<S: Simd, I: Source, O: Sink, const V: usize>(
+unsafe fn vectors<S: Simd, I: Source<S>, O: Sink, const V: usize>(
     s: S,
     layer: &Depthwise,
     input: &[I],
@@ -386,24 +454,20 @@ unsafe fn vectors<S: Simd, I: Source, O: Sink, const V: usize>(
 ) {
     let window = &layer.window;
     let channels = layer.channels;
-    let (read, zero) = (layer.read.map(|l| s.splat(l)), s.splat(-layer.zeros[0] as f32));
+    let (read, zero) = (layer.read.map(|l| s.splat(l)), I::zero(s, layer));
     let (rows, columns) = (window.inside(0, y), window.inside(1, x));
     // SAFETY: the taps inside the picture have a source there; filter, bias and output have `channels` values each.
     unsafe {
-        let mut sums: [S::V; V] = std::array::from_fn(|v| begin::<S, I>(s, layer, channel + v * S::LANES));
+        let mut sums: [I::Sum; V] = std::array::from_fn(|v| I::begin(s, layer, channel + v * S::LANES));
         for row in rows {
             let from = y * window.stride[0] + row * window.dilation[0] - window.before[0];
             for column in columns.clone() {
                 let at = x * window.stride[1] + column * window.dilation[1] - window.before[1];
                 let pixel = input.as_ptr().add((from * window.input[1] + at) * channels + channel);
-                let tap = layer.filter.as_ptr().add((row * window.kernel[1] + column) * channels + channel);
+                let tap = (row * window.kernel[1] + column) * channels + channel;
                 for (v, sum) in sums.iter_mut().enumerate() {
-                    let mut pixel = I::load(s, pixel.add(v * S::LANES));
-                    if I::BYTES {
-                        pixel = s.add(pixel, zero);
-                    }
-                    let pixel = s.min(read[1], s.max(read[0], pixel));
-                    *sum = s.fma(pixel, s.load(tap.add(v * S::LANES)), *sum);
+                    let pixel = I::limit(s, I::load(s, pixel.add(v * S::LANES), zero), read);
+                    *sum = I::add(s, pixel, I::tap(s, layer, tap + v * S::LANES), *sum);
                 }
             }
         }
@@ -415,123 +479,4 @@ unsafe fn vectors<S: Simd, I: Source, O: Sink, const V: usize>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::test::{close, noise};
-    use proptest::prelude::*;
-
-    fn naive(layer: &Depthwise, input: &[f32], positions: Range<usize>) -> Vec<f64> {
-        let (w, channels) = (&layer.window, layer.channels);
-        let mut out = vec![];
-        for at in positions {
-            let (y, x) = (at / w.output[1], at % w.output[1]);
-            for c in 0..channels {
-                let mut sum = f64::from(layer.bias[c]);
-                for (i, j) in (0..w.kernel[0]).flat_map(|i| (0..w.kernel[1]).map(move |j| (i, j))) {
-                    if let (Some(row), Some(column)) = (w.source(0, y, i), w.source(1, x, j)) {
-                        let pixel = input[(row * w.input[1] + column) * channels + c];
-                        let pixel = pixel.max(layer.read[0]).min(layer.read[1]);
-                        sum += f64::from(pixel) * f64::from(layer.filter[(i * w.kernel[1] + j) * channels + c]);
-                    }
-                }
-                out.push(sum.max(f64::from(layer.written[0])).min(f64::from(layer.written[1])));
-            }
-        }
-        out
-    }
-
-    fn check(window: Window, channels: usize, limits: bool, seed: u64) {
-        let taps = window.kernel[0] * window.kernel[1];
-        let (filter, bias) = (noise(seed, taps * channels), noise(seed + 1, channels));
-        let open = [f32::NEG_INFINITY, f32::INFINITY];
-        let (read, written) = if limits { ([0.0, f32::INFINITY], [-0.5, 0.5]) } else { (open, open) };
-        for isa in Isa::available() {
-            let layer =
-                Depthwise::new(isa, window, channels, |t, c| filter[t * channels + c], |c| bias[c], read, written);
-            let input = noise(seed + 2, window.input[0] * window.input[1] * layer.channels());
-            let all = window.positions();
-            for positions in [0..all, all / 3..all - all / 4, all / 2..all / 2] {
-                let mut out = vec![f32::NAN; positions.len() * layer.channels()];
-                layer.run(&input, positions.clone(), &mut out);
-                close(&out, &naive(&layer, &input, positions), taps, &format!("{isa} {window:?} {channels}"));
-            }
-        }
-    }
-
-    /// With filters of `most` at most: those beyond 127 are not bytes.
-    fn check_bytes(window: Window, channels: usize, most: f32, zeros: [i32; 2], seed: u64) {
-        let taps = window.kernel[0] * window.kernel[1];
-        let whole = |seed, len, most: f32| noise(seed, len).into_iter().map(move |v| (v * most).trunc());
-        let filter: Vec<f32> = whole(seed, taps * channels, most).collect();
-        let (bias, factor) = (noise(seed + 1, channels), noise(seed + 3, channels));
-        let limits = [-zeros[1] as f32, (255 - zeros[1]) as f32];
-        for isa in Isa::available() {
-            let layer = Depthwise::new(
-                isa,
-                window,
-                channels,
-                |t, c| filter[t * channels + c],
-                |c| bias[c] * 30.0,
-                [f32::NEG_INFINITY, f32::INFINITY],
-                limits,
-            );
-            let padded = layer.channels();
-            let layer = layer.on_bytes(|c| factor.get(c).map_or(0.0, |f| f / 300.0), zeros);
-            let input: Vec<u8> = whole(seed + 2, layer.input_len(), 255.0).map(|v| v.abs() as u8).collect();
-            let all = window.positions();
-            for positions in [0..all, all / 3..all - all / 4] {
-                let mut out = vec![7_u8; positions.len() * padded];
-                let mut strip = vec![7_i16; positions.len() * padded];
-                layer.run_bytes(&input, positions.clone(), &mut out);
-                layer.run_strip(&input, positions.clone(), &mut strip);
-                for (at, position) in positions.enumerate() {
-                    for c in 0..channels {
-                        let (y, x) = (position / window.output[1], position % window.output[1]);
-                        let mut sum = 0_i32;
-                        for (i, j) in (0..window.kernel[0]).flat_map(|i| (0..window.kernel[1]).map(move |j| (i, j))) {
-                            if let (Some(row), Some(column)) = (window.source(0, y, i), window.source(1, x, j)) {
-                                let pixel = i32::from(input[(row * window.input[1] + column) * padded + c]) - zeros[0];
-                                sum += pixel * filter[(i * window.kernel[1] + j) * channels + c] as i32;
-                            }
-                        }
-                        let exact = f64::from(sum) * f64::from(factor[c] / 300.0) + f64::from(bias[c] * 30.0);
-                        let exact = exact.clamp(f64::from(limits[0]), f64::from(limits[1]));
-                        let found = i32::from(out[at * padded + c]) - zeros[1];
-                        assert!((f64::from(found) - exact).abs() <= 0.5001, "{isa} {window:?}: {found} for {exact}");
-                        assert_eq!(i32::from(strip[at * padded + c]), found);
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn usual_windows() {
-        let sides: &[usize] = if cfg!(miri) { &[5] } else { &[1, 2, 3, 4, 5, 7, 8, 10, 19, 37] };
-        for &side in sides {
-            for (kernel, stride, before, after) in
-                [(3, 1, 1, 1), (3, 2, 0, 1), (3, 2, 1, 1), (5, 1, 2, 2), (5, 2, 1, 2), (1, 1, 0, 0), (7, 1, 3, 3)]
-            {
-                let window = Window::new([side; 2], [kernel; 2], [stride; 2], [1; 2], [before; 2], [after; 2]);
-                for (channels, limits) in [(8, false), (20, true)] {
-                    window.iter().for_each(|w| check(*w, channels, limits, side as u64));
-                    window.iter().for_each(|w| check_bytes(*w, channels, 255.0, [128, 3], side as u64));
-                    window.iter().for_each(|w| check_bytes(*w, channels + 70, 127.9, [128, 3], side as u64));
-                }
-            }
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 128 }))]
-        #[test]
-        fn any_window(window in crate::window::any(), channels in 1..40_usize, limits: bool, seed in 0..99_u64) {
-            check(window, channels, limits, seed);
-        }
-
-        #[test]
-        fn any_window_of_bytes(window in crate::window::any(), channels in 1..150_usize, small: bool, a in 0..256_i32, b in 0..256_i32, seed in 0..99_u64) {
-            check_bytes(window, channels, if small { 127.9 } else { 255.9 }, [a, b], seed);
-        }
-    }
-}
+mod tests;

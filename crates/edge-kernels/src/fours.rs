@@ -1,5 +1,5 @@
-//! Depthwise convolution on bytes, four products at a time: `vpdpbusd`, where a machine has it. Vectors run over 64 channels; how
-//! filters and pixels are laid out says [`crate::interleaved`].
+//! Depthwise convolution on bytes, four products at a time: `vpdpbusd` over 64 channels, or `sdot` over 16, where a machine has it.
+//! How filters and pixels are laid out says [`crate::interleaved`].
 
 use crate::interleaved::{Interleaved, Tap};
 use crate::{Isa, Window};
@@ -10,15 +10,22 @@ pub(crate) type Fours = Interleaved<i8>;
 
 impl Tap for i8 {
     const GROUP: usize = 4;
-    const CHUNK: usize = 64;
+    const CHUNK: usize = if cfg!(target_arch = "aarch64") { 16 } else { 64 };
+    #[cfg(target_arch = "aarch64")]
+    fn able(isa: Isa) -> bool {
+        matches!(isa.kind(), crate::isa::Kind::Dot | crate::isa::Kind::I8mm)
+    }
+    #[cfg(not(target_arch = "aarch64"))]
     fn able(isa: Isa) -> bool {
         isa.has_quads()
     }
     fn of(value: f32) -> Option<i8> {
         Some(value as i8).filter(|whole| f32::from(*whole) == value)
     }
+    /// `sdot` is for signed bytes only.
+    const SHIFT: i32 = if cfg!(target_arch = "aarch64") { 128 } else { 0 };
     fn channel(place: usize) -> usize {
-        place % 16 / 4 * 16 + place / 16 * 4 + place % 4
+        if cfg!(target_arch = "aarch64") { place } else { place % 16 / 4 * 16 + place / 16 * 4 + place % 4 }
     }
 }
 
@@ -28,19 +35,24 @@ impl Fours {
     /// # Safety
     /// `window` is the one that was packed for; `input` holds its picture, `out` room for the positions, which are the
     /// window's.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     pub unsafe fn run(&self, window: &Window, input: &[u8], positions: Range<usize>, out: &mut [u8]) {
         // SAFETY: packed only where the machine has the instructions; the rest is the caller's promise.
-        unsafe { x86::run(self, window, input.as_ptr(), positions, out.as_mut_ptr()) }
+        unsafe { run(self, window, input.as_ptr(), positions, out.as_mut_ptr()) }
     }
 
     /// Nothing can be packed for this machine.
     ///
     /// # Safety
     /// None is needed.
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     pub unsafe fn run(&self, _: &Window, _: &[u8], _: Range<usize>, _: &mut [u8]) {}
 }
+
+#[cfg(target_arch = "aarch64")]
+use crate::neon::depthwise_fours as run;
+#[cfg(target_arch = "x86_64")]
+use x86::run;
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {

@@ -8,8 +8,9 @@
 //! are accumulators. k runs in blocks, outermost, so that a panel stays in the first-level cache and the rows' part of a block
 //! in the second; between blocks the sums wait in C. Lines of C are asked for when a tile begins and there when it ends.
 
-use crate::simd::{Simd, kernel};
-use crate::{Buffer, Isa};
+use crate::simd::{Runs, Simd, kernel};
+use crate::{Buffer, Isa, Plain};
+use std::mem::MaybeUninit;
 
 /// Vectors in a panel.
 const WIDTH: usize = 2;
@@ -28,7 +29,99 @@ pub struct Weights {
     /// Columns, padded to whole vectors.
     n: usize,
     /// Block of k by block, in it panel by panel, in it row by row.
-    panels: Buffer,
+    panels: Panels,
+}
+
+/// How the panels are kept.
+#[derive(Clone)]
+enum Panels {
+    /// As they are multiplied.
+    Floats(Buffer),
+    /// As float16, and a factor for each column.
+    Halves(Buffer<u16>, Vec<f32>),
+    /// As whole numbers, and a factor for each column.
+    Bytes(Buffer<i8>, Vec<f32>),
+}
+
+/// Weights that are smaller than float32.
+pub enum Small<'a> {
+    /// Whole numbers.
+    Bytes(&'a dyn Fn(usize, usize) -> i8),
+    /// The bits of finite float16 numbers.
+    Halves(&'a dyn Fn(usize, usize) -> u16),
+}
+
+/// Values of k in a block.
+fn block(k: usize, runs: usize) -> usize {
+    if runs == 1 { BLOCK } else { BLOCK / (k / runs) * (k / runs) }
+}
+
+/// Columns that pad n to whole vectors are zero.
+fn panels<T: Plain>(isa: Isa, k: usize, n: usize, runs: usize, w: impl Fn(usize, usize) -> T) -> Buffer<T> {
+    assert!(runs == 1 || k.is_multiple_of(runs) && run_fits(k / runs));
+    let (padded, step, size) = (isa.padded(n), column_step(isa), block(k, runs));
+    let mut panels = Buffer::new(k * padded);
+    let mut at = 0;
+    for block in (0..k).step_by(size) {
+        for first in (0..padded).step_by(step) {
+            let columns = step.min(padded - first);
+            for row in block..(block + size).min(k) {
+                for column in first..(first + columns).min(n) {
+                    panels[at + column - first] = w(row, column);
+                }
+                at += columns;
+            }
+        }
+    }
+    panels
+}
+
+impl Panels {
+    /// A panel of `columns` from column `at` on, as float32: where it lies, or in `room`.
+    ///
+    /// # Safety
+    /// The panel is there, and there is room for it.
+    #[inline(always)]
+    unsafe fn floats(
+        &self,
+        first: usize,
+        len: usize,
+        at: usize,
+        columns: usize,
+        room: *mut MaybeUninit<f32>,
+    ) -> *const f32 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let room = |len| std::slice::from_raw_parts_mut(room, len);
+            match self {
+                Panels::Floats(panels) => panels.as_ptr().add(first),
+                Panels::Bytes(panels, factors) => {
+                    let (out, factors) = (room(len), &factors[at..at + columns]);
+                    let rows = panels[first..first + len].chunks_exact(columns);
+                    for (out, row) in out.chunks_exact_mut(columns).zip(rows) {
+                        out.iter_mut().zip(row).zip(factors).for_each(|((o, q), f)| _ = o.write(f32::from(*q) * f));
+                    }
+                    out.as_ptr().cast()
+                }
+                Panels::Halves(panels, factors) => {
+                    let (out, factors) = (room(len), &factors[at..at + columns]);
+                    let rows = panels[first..first + len].chunks_exact(columns);
+                    for (out, row) in out.chunks_exact_mut(columns).zip(rows) {
+                        out.iter_mut().zip(row).zip(factors).for_each(|((o, h), f)| _ = o.write(half(*h) * f));
+                    }
+                    out.as_ptr().cast()
+                }
+            }
+        }
+    }
+}
+
+/// A finite float16 number of these bits. Its exponent becomes that of float32 by a multiplication, which is exact for numbers
+/// that are not normal, too.
+#[inline(always)]
+fn half(bits: u16) -> f32 {
+    let magnitude = f32::from_bits(u32::from(bits & 0x7fff) << 13) * f32::from_bits(239 << 23);
+    f32::from_bits(magnitude.to_bits() | u32::from(bits & 0x8000) << 16)
 }
 
 /// Where rows of A lie.
@@ -66,30 +159,30 @@ pub struct Epilogue<'a> {
 }
 
 impl Weights {
+    /// Packs weights that stay small in memory and become float32 panel by panel, while they are in the cache: `w` as for
+    /// [`Self::pack`], each column multiplied by its `factor`.
+    ///
+    /// # Panics
+    /// As there, and where there is not one factor for each column.
+    pub fn pack_small(isa: Isa, k: usize, factor: &[f32], runs: usize, w: Small<'_>) -> Weights {
+        let n = factor.len();
+        let mut factors = factor.to_vec();
+        factors.resize(isa.padded(n), 0.0);
+        let panels = match w {
+            Small::Bytes(w) => Panels::Bytes(panels(isa, k, n, runs, w), factors),
+            Small::Halves(w) => Panels::Halves(panels(isa, k, n, runs, w), factors),
+        };
+        Weights { isa, k, runs, block: block(k, runs), n: isa.padded(n), panels }
+    }
+
     /// Packs `w`, (k, n) row-major, for rows of A of `runs` runs, as [`run_fits`] allows. Columns that pad n to whole vectors
     /// are zero.
     ///
     /// # Panics
     /// Where k is not made of so many runs, or they do not fit.
     pub fn pack(isa: Isa, k: usize, n: usize, runs: usize, w: impl Fn(usize, usize) -> f32) -> Weights {
-        assert!(runs == 1 || k.is_multiple_of(runs) && run_fits(k / runs));
-        let lanes = isa.lanes();
-        let padded = isa.padded(n);
-        let size = if runs == 1 { BLOCK } else { BLOCK / (k / runs) * (k / runs) };
-        let mut panels = Buffer::new(k * padded);
-        let mut at = 0;
-        for block in (0..k).step_by(size) {
-            for first in (0..padded).step_by(WIDTH * lanes) {
-                let columns = (WIDTH * lanes).min(padded - first);
-                for row in block..(block + size).min(k) {
-                    for column in first..(first + columns).min(n) {
-                        panels[at + column - first] = w(row, column);
-                    }
-                    at += columns;
-                }
-            }
-        }
-        Weights { isa, k, runs, block: size, n: padded, panels }
+        let panels = Panels::Floats(panels(isa, k, n, runs, w));
+        Weights { isa, k, runs, block: block(k, runs), n: isa.padded(n), panels }
     }
 
     /// Rows.
@@ -134,9 +227,9 @@ pub fn column_step(isa: Isa) -> usize {
     WIDTH * isa.lanes()
 }
 
-/// Rows that are computed together.
+/// Rows that are computed together; on aarch64 of tiles of four and of six rows.
 pub fn row_step(isa: Isa) -> usize {
-    if isa.lanes() == 16 { 12 } else { 6 }
+    if isa.lanes() == 16 || (cfg!(target_arch = "aarch64") && isa != Isa::PORTABLE) { 12 } else { 6 }
 }
 
 fn gemm_columns(a: &[f32], rows: Places<'_>, w: &Weights, first: usize, epilogue: &Epilogue<'_>, c: &mut [f32]) {
@@ -201,6 +294,7 @@ unsafe fn body<S: Simd>(
 ) {
     let step = WIDTH * S::LANES;
     let residual = epilogue.residual.map_or(std::ptr::null(), <[f32]>::as_ptr);
+    let mut room = MaybeUninit::<[f32; BLOCK * WIDTH * 16]>::uninit();
     for block in (0..w.k).step_by(w.block) {
         let k = (w.k - block).min(w.block);
         // A block is a part of one run, or some whole runs.
@@ -215,7 +309,7 @@ unsafe fn body<S: Simd>(
                 let place = Place {
                     a: a.as_ptr().add(from),
                     rows: rows.starts.as_ptr(),
-                    panel: w.panels.as_ptr().add(block * w.n + at * k),
+                    panel: w.panels.floats(block * w.n + at * k, k * wide, at, wide, room.as_mut_ptr().cast()),
                     c: c.as_mut_ptr().add(column),
                     stride: columns,
                     runs: k / run,
@@ -278,33 +372,8 @@ unsafe fn tile<S: Simd, const M: usize, const V: usize>(s: S, place: Place, end:
                 s.fetch(end.residual.add(i * place.stride));
             }
         }
-        let mut sums = [[s.splat(0.0); V]; M];
-        let mut panel = place.panel;
-        macro_rules! multiply {
-            ($k:expr) => {
-                let w: [S::V; V] = std::array::from_fn(|j| s.load(panel.add(j * S::LANES)));
-                for i in 0..M {
-                    let x = s.splat(*a[i].add($k));
-                    for j in 0..V {
-                        sums[i][j] = s.fma(x, w[j], sums[i][j]);
-                    }
-                }
-                panel = panel.add(V * S::LANES);
-            };
-        }
-        for run in 0..place.runs {
-            let first = run * place.pitch;
-            let mut k = first;
-            while k + 2 <= first + place.k {
-                multiply!(k);
-                multiply!(k + 1);
-                k += 2;
-            }
-            if k < first + place.k {
-                multiply!(k);
-            }
-        }
-        let _ = panel;
+        let runs = Runs { count: place.runs, pitch: place.pitch, k: place.k };
+        let mut sums = s.products(a, runs, place.panel, [[s.splat(0.0); V]; M]);
         if !place.begin {
             for (i, sums) in sums.iter_mut().enumerate() {
                 for (j, sum) in sums.iter_mut().enumerate() {
@@ -332,6 +401,49 @@ unsafe fn tile<S: Simd, const M: usize, const V: usize>(s: S, place: Place, end:
             }
         }
     }
+}
+
+/// [`Simd::products`] of sets that multiply with one value broadcast.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(crate) unsafe fn products<S: Simd, const M: usize, const V: usize>(
+    s: S,
+    a: [*const f32; M],
+    runs: Runs,
+    mut panel: *const f32,
+    mut sums: [[S::V; V]; M],
+) -> [[S::V; V]; M] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        macro_rules! multiply {
+            ($k:expr) => {
+                let w: [S::V; V] = std::array::from_fn(|j| s.load(panel.add(j * S::LANES)));
+                for i in 0..M {
+                    let x = s.splat(*a[i].add($k));
+                    for j in 0..V {
+                        sums[i][j] = s.fma(x, w[j], sums[i][j]);
+                    }
+                }
+                panel = panel.add(V * S::LANES);
+            };
+        }
+        for run in 0..runs.count {
+            let first = run * runs.pitch;
+            let mut k = first;
+            while k + 2 <= first + runs.k {
+                multiply!(k);
+                multiply!(k + 1);
+                k += 2;
+            }
+            if k < first + runs.k {
+                multiply!(k);
+            }
+        }
+        let _ = panel;
+    }
+    sums
 }
 
 /// What [`gemm`] computes, one value after the other, in float64.
@@ -415,6 +527,38 @@ mod tests {
         let sizes = if cfg!(miri) { &[1, 385][..] } else { &[1, 2, 3, 288, 383, 384, 385, 576, 728, 769, 960, 2048] };
         for &k in sizes {
             check(7, k, 24, 0, true, false, k as u64);
+        }
+    }
+
+    #[test]
+    fn small_weights_are_what_they_stand_for() {
+        // Every finite float16 number, by its own rule.
+        for bits in (0..=u16::MAX).filter(|b| b & 0x7c00 != 0x7c00) {
+            let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 0x3ff) / 1024.0);
+            let magnitude =
+                if exponent == 0 { fraction * 2f64.powi(-14) } else { (1.0 + fraction) * 2f64.powi(exponent - 15) };
+            let wanted = if bits & 0x8000 == 0 { magnitude } else { -magnitude };
+            assert_eq!(f64::from(half(bits)), wanted, "{bits:#x}");
+        }
+        for isa in Isa::available() {
+            for (m, k, n, runs) in [(1, 40, 70, 1), (13, 900, 33, 1), (7, 3 * 24, 16, 3)] {
+                let a = noise(1, m * k);
+                let rows: Vec<u32> = (0..m).map(|i| (i * k) as u32).collect();
+                let places = Places { starts: &rows, pitch: k / runs };
+                let factor: Vec<f32> = (0..n).map(|i| 0.001 * (i + 1) as f32).collect();
+                let bytes = |k: usize, j: usize| ((k * 31 + j * 17) % 255) as u8 as i8;
+                let halves = |k: usize, j: usize| ((k * 31 + j * 17) % 0x3c00) as u16 | ((j as u16 & 1) << 15);
+                let stride = isa.padded(n);
+                let (bias, mut c) = (vec![0.25; stride], vec![f32::NAN; m * stride]);
+                let epilogue = Epilogue { bias: &bias, residual: None, low: f32::NEG_INFINITY, high: f32::INFINITY };
+                let small = |w| Weights::pack_small(isa, k, &factor, runs, w);
+                let byte = |k: usize, j: usize| f32::from(bytes(k, j)) * factor[j];
+                gemm(&a, places, &small(Small::Bytes(&bytes)), &epilogue, &mut c);
+                close(&c, &naive(&a, places, (k, n, runs), byte, &epilogue, stride), 9 * k, "bytes");
+                let float = |k: usize, j: usize| half(halves(k, j)) * factor[j];
+                gemm(&a, places, &small(Small::Halves(&halves)), &epilogue, &mut c);
+                close(&c, &naive(&a, places, (k, n, runs), float, &epilogue, stride), k, "halves");
+            }
         }
     }
 

@@ -200,7 +200,7 @@ unsafe fn tile<S: Simd, C: Sink, const M: usize, const V: usize>(
             let factor = s.load(scale.factor.as_ptr().add(column + j * S::LANES));
             let offset = s.load(scale.offset.as_ptr().add(column + j * S::LANES));
             for (i, sums) in sums.iter().enumerate() {
-                let value = s.fma(s.float(sums[j]), factor, offset);
+                let value = s.scale(s.float(sums[j]), factor, offset);
                 C::store(s, out(i, j), s.min(high, s.max(low, value)), scale.zero);
             }
         }

@@ -51,6 +51,29 @@ impl Import {
         unsafe { floats(isa, self, picture, rows, &Keep, out) }
     }
 
+    /// Lays some rows of what is made out as float32, each channel multiplied by `mul` and `add` added; around the picture
+    /// there are zeros as ever.
+    ///
+    /// # Panics
+    /// Where the lengths do not belong together.
+    pub fn run_scaled(
+        &self,
+        isa: Isa,
+        picture: &[f32],
+        mul: [f32; CHANNELS],
+        add: [f32; CHANNELS],
+        rows: Range<usize>,
+        out: &mut [f32],
+    ) {
+        self.check(picture.len(), &rows, out.len());
+        let lie = |by: [f32; CHANNELS]| match self.strides.column == 1 {
+            true => std::array::from_fn(|i| by[i / SOME]),
+            false => std::array::from_fn(|i| by[i % CHANNELS]),
+        };
+        // SAFETY: as above.
+        unsafe { scaled(isa, self, picture, rows, &Scale { mul: lie(mul), add: lie(add) }, out) }
+    }
+
     /// Lays some rows of what is made out as bytes, as ONNX' QuantizeLinear makes them: value / `scale`, rounded half to even, plus `zero`.
     ///
     /// # Panics
@@ -74,13 +97,16 @@ kernel! {
     fn floats(layer: &Import, picture: &[f32], rows: Range<usize>, into: &Keep, out: &mut [f32]) = body
 }
 kernel! {
+    fn scaled(layer: &Import, picture: &[f32], rows: Range<usize>, into: &Scale, out: &mut [f32]) = body
+}
+kernel! {
     fn bytes(layer: &Import, picture: &[f32], rows: Range<usize>, into: &Quantize, out: &mut [u8]) = body
 }
 
 /// What becomes of a value.
 trait Into<T> {
-    /// That.
-    fn of(&self, value: f32) -> T;
+    /// That; `at` is its place among the values that are converted together.
+    fn of(&self, at: usize, value: f32) -> T;
     /// What is outside the picture.
     fn outside(&self) -> T;
 }
@@ -90,8 +116,24 @@ struct Keep;
 
 impl Into<f32> for Keep {
     #[inline(always)]
-    fn of(&self, value: f32) -> f32 {
+    fn of(&self, _: usize, value: f32) -> f32 {
         value
+    }
+    fn outside(&self) -> f32 {
+        0.0
+    }
+}
+
+/// Factors and offsets, one of each for every value that is converted together.
+struct Scale {
+    mul: [f32; SOME * CHANNELS],
+    add: [f32; SOME * CHANNELS],
+}
+
+impl Into<f32> for Scale {
+    #[inline(always)]
+    fn of(&self, at: usize, value: f32) -> f32 {
+        value * self.mul[at] + self.add[at]
     }
     fn outside(&self) -> f32 {
         0.0
@@ -106,7 +148,7 @@ struct Quantize {
 
 impl Into<u8> for Quantize {
     #[inline(always)]
-    fn of(&self, value: f32) -> u8 {
+    fn of(&self, _: usize, value: f32) -> u8 {
         // Divided rather than multiplied with the inverse: pictures of bytes lie halfway between two steps more often than not.
         let zero = f32::from(self.zero);
         let value = (value / self.scale).round_ties_even();
@@ -146,15 +188,17 @@ unsafe fn body<S: Simd, T: Plain, I: Into<T>>(
             let mut values = [outside; SOME * CHANNELS];
             let count = out.len() / pixel;
             let planes = layer.strides.column == 1;
-            let convert = |to: &mut [T], from: &[f32]| to.iter_mut().zip(from).for_each(|(t, f)| *t = into.of(*f));
+            let convert = |to: &mut [T], from: &[f32], place: usize| {
+                to.iter_mut().zip(from).enumerate().for_each(|(i, (t, f))| *t = into.of(place + i, *f));
+            };
             if planes {
                 for (channel, values) in values.chunks_exact_mut(SOME).enumerate() {
                     let from = &picture[channel * layer.strides.channel + y * w + first..][..count];
-                    convert(values, from);
+                    convert(values, from, channel * SOME);
                 }
             } else {
                 let from = &picture[(y * w + first) * CHANNELS..][..count * CHANNELS];
-                convert(&mut values, from);
+                convert(&mut values, from, 0);
             }
             let value = |i: usize| match planes {
                 true => [values[i], values[SOME + i], values[2 * SOME + i]],
@@ -210,6 +254,17 @@ mod tests {
                     import.run_bytes(isa, &picture, 0.005, zero, rows, bytes);
                 }
                 prop_assert!(floats.iter().zip(&wanted).all(|(f, w)| *f == w.0));
+                import.run_scaled(isa, &picture, [2.0, 4.0, 8.0], [0.0; 3], 0..import.made()[0], &mut floats);
+                let by = |at: usize| 2.0 * f32::from(1_u8 << (at % pixel).min(2));
+                prop_assert!(floats.iter().zip(&wanted).enumerate().all(|(at, (f, w))| *f == w.0 * by(at)));
+                import.run_scaled(isa, &picture, [0.0; 3], [1.0, 2.0, 3.0], 0..import.made()[0], &mut floats);
+                let inside = |at: usize| {
+                    let (pixel_at, channel) = (at / pixel, at % pixel);
+                    let (y, x) = (pixel_at / import.made()[1], pixel_at % import.made()[1]);
+                    (before[0]..before[0] + h).contains(&y) && (before[1]..before[1] + w).contains(&x) && channel < 3
+                };
+                let offset = |at: usize| if inside(at) { (at % pixel) as f32 + 1.0 } else { 0.0 };
+                prop_assert!(floats.iter().enumerate().all(|(at, f)| *f == offset(at)));
                 prop_assert!(bytes.iter().zip(&wanted).all(|(b, w)| *b == w.1));
             }
         }

@@ -28,6 +28,8 @@ pub(crate) trait Tap: Plain + Into<i32> {
     const CHUNK: usize;
     /// Whether the set has that instruction, and none that is better.
     fn able(isa: Isa) -> bool;
+    /// What the kernel takes off pixels before it multiplies them.
+    const SHIFT: i32 = 0;
     /// A whole number of its range.
     fn of(value: f32) -> Option<Self>;
     /// The channel of a chunk whose sum lies at a place.
@@ -107,7 +109,8 @@ impl<T: Tap> Interleaved<T> {
             if largest.is_nan() || largest > 1e9 {
                 return None;
             }
-            (made.begin[at], made.factor[at], made.offset[at]) = (-i32::from(zero) * sum, *factor, *offset);
+            let begin = (T::SHIFT - i32::from(zero)) * sum;
+            (made.begin[at], made.factor[at], made.offset[at]) = (begin, *factor, *offset);
         }
         Some(made)
     }

@@ -16,6 +16,14 @@ pub(crate) enum Kind {
     Avx512,
     #[cfg(target_arch = "x86_64")]
     Vnni,
+    #[cfg(target_arch = "aarch64")]
+    InOrder,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    #[cfg(target_arch = "aarch64")]
+    Dot,
+    #[cfg(target_arch = "aarch64")]
+    I8mm,
 }
 
 /// The name of the environment variable that forces an instruction set.
@@ -27,7 +35,7 @@ impl Isa {
 
     /// Every set that this machine has, the simplest first. Tests run each kernel on each of them.
     pub fn available() -> Vec<Isa> {
-        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
+        #[cfg_attr(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))), expect(unused_mut))]
         let mut found = vec![Isa::PORTABLE];
         // Miri interprets plain Rust only.
         #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -44,13 +52,30 @@ impl Isa {
                 found.push(Isa(Kind::Vnni));
             }
         }
+        #[cfg(all(target_arch = "aarch64", not(miri)))]
+        {
+            use std::arch::is_aarch64_feature_detected as detected;
+            let dot = detected!("neon") && detected!("dotprod");
+            let sets = [
+                (Kind::InOrder, detected!("neon")),
+                (Kind::Neon, detected!("neon")),
+                (Kind::Dot, dot),
+                (Kind::I8mm, dot && detected!("i8mm")),
+            ];
+            found.extend(sets.into_iter().filter(|set| set.1).map(|set| Isa(set.0)));
+        }
         found
     }
 
     /// The set to use: the best of this machine. The project's tests have been executed with every set that there is; one
     /// that they have not must not be chosen here.
     pub fn best() -> Isa {
-        Isa::available().pop().unwrap_or(Isa::PORTABLE)
+        let best = Isa::available().pop().unwrap_or(Isa::PORTABLE);
+        #[cfg(target_arch = "aarch64")]
+        if best.0 == Kind::Neon && in_order() {
+            return Isa(Kind::InOrder);
+        }
+        best
     }
 
     /// What `EDGE_ISA` names, or [`Isa::best`] where it is not set. The error names what there is.
@@ -70,7 +95,7 @@ impl Isa {
         })
     }
 
-    /// `portable`, `avx2`, `avx512`, `avx512vnni`.
+    /// `portable`; on x86-64 `avx2`, `avx512`, `avx512vnni`; on aarch64 `neon-inorder`, `neon`, `dotprod`, `i8mm`.
     pub fn name(self) -> &'static str {
         match self.0 {
             Kind::Portable => "portable",
@@ -80,6 +105,14 @@ impl Isa {
             Kind::Avx512 => "avx512",
             #[cfg(target_arch = "x86_64")]
             Kind::Vnni => "avx512vnni",
+            #[cfg(target_arch = "aarch64")]
+            Kind::InOrder => "neon-inorder",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Dot => "dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Kind::I8mm => "i8mm",
         }
     }
 
@@ -91,6 +124,9 @@ impl Isa {
             Kind::Avx2 => 8,
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 | Kind::Vnni => 16,
+            // Two registers of four.
+            #[cfg(target_arch = "aarch64")]
+            Kind::InOrder | Kind::Neon | Kind::Dot | Kind::I8mm => 8,
         }
     }
 
@@ -104,6 +140,8 @@ impl Isa {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Kind::Vnni => true,
+            #[cfg(target_arch = "aarch64")]
+            Kind::InOrder | Kind::Neon | Kind::Dot | Kind::I8mm => true,
             _ => false,
         }
     }
@@ -111,6 +149,26 @@ impl Isa {
     pub(crate) fn kind(self) -> Kind {
         self.0
     }
+}
+
+/// Whether every processor of this machine starts instructions in their order, as Linux names them: Cortex-A34, A53 and A35 (there
+/// are others, which have `sdot`). No instruction tells it.
+#[cfg(target_arch = "aarch64")]
+fn in_order() -> bool {
+    static FOUND: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *FOUND.get_or_init(|| std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| all_in_order(&text)))
+}
+
+#[cfg(any(target_arch = "aarch64", test))]
+fn all_in_order(cpuinfo: &str) -> bool {
+    let values = |name: &str| {
+        let lines = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+        lines.filter(|(key, _)| key.trim() == name).map(|(_, value)| value.trim()).collect::<Vec<_>>()
+    };
+    let (makers, parts) = (values("CPU implementer"), values("CPU part"));
+    !parts.is_empty()
+        && makers.iter().all(|maker| *maker == "0x41")
+        && parts.iter().all(|part| matches!(*part, "0xd02" | "0xd03" | "0xd04"))
 }
 
 impl fmt::Debug for Isa {
@@ -128,6 +186,28 @@ impl fmt::Display for Isa {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_best_set_is_one_that_is_there() {
+        let best = Isa::best();
+        assert!(Isa::available().contains(&best));
+        // For whoever runs this on a known processor.
+        println!("best set: {best}");
+    }
+
+    #[test]
+    fn processors_that_keep_the_order_are_known_by_their_names() {
+        let machine = |parts: &[&str]| {
+            let line =
+                |part| format!("processor\t: 0\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\nCPU part\t: {part}\n\n");
+            parts.iter().map(line).collect::<String>()
+        };
+        assert!(all_in_order(&machine(&["0xd03"; 4])));
+        assert!(!all_in_order(&machine(&["0xd08"; 4])));
+        assert!(!all_in_order(&machine(&["0xd03", "0xd08"])));
+        assert!(!all_in_order(&machine(&["0xd03"]).replace("0x41", "0x51")));
+        assert!(!all_in_order("model name\t: something else\n") && !all_in_order(""));
+    }
 
     #[test]
     fn sets_are_found_by_name_and_no_others() {

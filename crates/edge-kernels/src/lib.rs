@@ -34,19 +34,56 @@
 //!   from 25 % of the peak to 80 %.
 //! - Depthwise in float32 over 728 channels, 128 at a time: 26 to 33 GMAC/s.
 //! - Depthwise on bytes by twos on AVX2: 18 to 25 GMAC/s; with AVX-512 without VNNI it brought nothing.
+//! - [`Winograd`] F(2×2, 3×3) where there are 49 tiles and 32 channels or more: VGG16 318 to 166 ms, InceptionV3 122 to 95,
+//!   ResNet50 79 to 62, DenseNet121 56 to 46. Results stay within 4e-6 of the largest, where the product of sums is within 9e-7.
+//!
+//! # aarch64: counted, not timed
+//!
+//! No Arm machine was at hand. What can be known without one is how many instructions the inner loops have, and how many of them
+//! multiply: a core multiplies no faster than it has pipes for, and whatever it starts beside that costs nothing as long as it
+//! can start all of a turn in the time that the multiplications take. `cargo xtask test --only "kernels of aarch64"` counts these
+//! loops in a disassembly and fails where one has grown.
+//!
+//! | kernel | set | tile | instructions a turn | multiply–accumulates | instructions for each | if nothing but multiplications |
+//! |---|---|---|---|---|---|---|
+//! | float32 matrix | `neon` and up | 6 × 16 | 118 | 384 | 0.307 | 0.250 (`fmla`) |
+//! | float32 matrix | `neon-inorder` | 6 × 16 | 164 | 384 | 0.427 | 0.250, and one beside each |
+//! | int8 matrix | `neon` | 4 × 16 | 120 | 512 | 0.234 | 0.188 (`smull`, `smlal2`, `sadalp`) |
+//! | int8 matrix | `neon-inorder` | 4 × 16 | 138 | 512 | 0.270 | 0.188, and one beside each |
+//! | int8 matrix with weights of -128 | both | 4 × 16 | 160 | 512 | 0.313 | 0.250 |
+//! | int8 matrix | `dotprod` | 6 × 16 | 120 | 1536 | 0.078 | 0.063 (`sdot`) |
+//! | int8 matrix | `i8mm` | 6 × 16 | 71 | 1536 | 0.046 | 0.031 (`usmmla`) |
+//! | depthwise 3×3, stride 1, a row of the window | all | 4 positions × 8 | 53 | 96 | 0.552 | 0.250 (`fmla`) |
+//! | the same on bytes | `neon`, `neon-inorder` | 4 × 8 | 57 | 96 | 0.594 | 0.250 (`smlal`) |
+//! | the same on bytes | `dotprod`, `i8mm` | 4 × 16 | 56 | 192 | 0.292 | 0.083 (`sdot`: one of four products is with zero) |
+//!
+//! By core, from Arm's optimization guides:
+//!
+//! - Cortex-A72 (Raspberry Pi 4) starts three instructions a cycle and one `fmla` of four lanes: the float32 turn needs 96 cycles for
+//!   its multiplications and 40 to start. `smull` and `smlal2` have one pipe, `sadalp`, `tbl` and `eor` the other: 64 cycles, 40 to
+//!   start, so 8 products a cycle, twice as many as in float32.
+//! - Cortex-A76 and A78 (Raspberry Pi 5, Orin) start four a cycle and two `fmla` or `sdot`: 48 cycles for 118 instructions or 120, 30
+//!   to start; 7 of them (`eor`, `movi`) take the pipes of `sdot`, too, 7 %.
+//! - Cortex-A53 (Raspberry Pi 3, Zero 2 W) starts two a cycle in their order, of which one may multiply and one load 64 bits. So
+//!   what is loaded comes in halves, each beside a multiplication: 96 cycles, and some 9 for what begins a turn, where loads of
+//!   128 bits between multiplications would make it 140.
 
 mod adam;
 mod buffer;
 mod depthwise;
 mod fours;
+mod functions;
 mod gemm;
 mod gemm8;
 mod im2col;
 mod import;
 mod interleaved;
 mod isa;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod peak;
 mod pooling;
+mod portable;
 mod products;
 mod quads;
 mod quantized;
@@ -54,22 +91,25 @@ mod simd;
 mod threads;
 mod twos;
 mod window;
+mod winograd;
 
 pub use adam::{Adam, adam};
 pub use buffer::{Buffer, Plain};
 pub use depthwise::Depthwise;
-pub use gemm::{Epilogue, Places, Weights, column_step, gemm, gemv, row_step, run_fits};
+pub use functions::{Function, Ramp, apply, multiply, scale_rows};
+pub use gemm::{Epilogue, Places, Small, Weights, column_step, gemm, gemv, row_step, run_fits};
 pub use gemm8::{Scale, Weights8, gemm8, gemm8_float};
 pub use im2col::{Im2col, Strides};
 pub use import::Import;
 pub use isa::{ENVIRONMENT, Isa};
 pub use peak::{peak, peak_bytes};
-pub use pooling::{add, average, max_pool};
+pub use pooling::{Counted, add, average, max_pool, mean_pool};
 pub use products::add_products;
 pub use quads::Quads;
 pub use quantized::{Affine, dequantize, max_pool_bytes, quantize, requantize, sum_bytes};
 pub use threads::Threads;
 pub use window::Window;
+pub use winograd::Winograd;
 
 #[cfg(test)]
 mod test {

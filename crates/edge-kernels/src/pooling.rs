@@ -32,28 +32,102 @@ unsafe fn max_body<S: Simd>(
     positions: Range<usize>,
     out: &mut [f32],
 ) {
+    // SAFETY: the caller's promise.
+    unsafe { pool_body(s, w, channels, input, positions, out, f32::NEG_INFINITY, |a, b| s.max(a, b), |_| s.splat(1.0)) }
+}
+
+/// What a mean is taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// The pixels of the picture that are under the window.
+    Inside,
+    /// All of the window; outside the picture there are zeros.
+    All,
+}
+
+/// Mean under a window at the positions of a range, counted row by row. `input` has `channels` values per pixel, whole
+/// vectors; so has `out` per position. A window that lies outside altogether gives zero.
+///
+/// # Panics
+/// Where the lengths do not belong together.
+pub fn mean_pool(
+    isa: Isa,
+    window: &Window,
+    counted: Counted,
+    channels: usize,
+    input: &[f32],
+    positions: Range<usize>,
+    out: &mut [f32],
+) {
+    assert!(channels.is_multiple_of(isa.lanes()));
+    assert_eq!(input.len(), window.input[0] * window.input[1] * channels);
+    assert_eq!(out.len(), positions.len() * channels);
+    assert!(positions.end <= window.positions());
+    // SAFETY: the lengths are those that the loops count to.
+    unsafe { mean_run(isa, window, counted, channels, input, positions, out) }
+}
+
+kernel! {
+    fn mean_run(
+        window: &Window, counted: Counted, channels: usize, input: &[f32], positions: Range<usize>, out: &mut [f32],
+    ) = mean_body
+}
+
+#[inline(always)]
+unsafe fn mean_body<S: Simd>(
+    s: S,
+    w: &Window,
+    counted: Counted,
+    channels: usize,
+    input: &[f32],
+    positions: Range<usize>,
+    out: &mut [f32],
+) {
+    let share = |inside: usize| {
+        let count = if counted == Counted::All { w.kernel[0] * w.kernel[1] } else { inside.max(1) };
+        s.splat(1.0 / count as f32)
+    };
+    // SAFETY: the caller's promise.
+    unsafe { pool_body(s, w, channels, input, positions, out, 0.0, |a, b| s.add(a, b), share) }
+}
+
+/// Folds what is under the window, from `start` on, and multiplies that by `share` of the number of pixels that it is of.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn pool_body<S: Simd>(
+    s: S,
+    w: &Window,
+    channels: usize,
+    input: &[f32],
+    positions: Range<usize>,
+    out: &mut [f32],
+    start: f32,
+    fold: impl Fn(S::V, S::V) -> S::V,
+    share: impl Fn(usize) -> S::V,
+) {
     for (at, out) in positions.zip(out.chunks_exact_mut(channels)) {
         let (y, x) = (at / w.output[1], at % w.output[1]);
         let (rows, columns) = (w.inside(0, y), w.inside(1, x));
+        let share = share(rows.len() * columns.len());
         let mut channel = 0;
         macro_rules! take {
             ($count:literal) => {
                 while channels - channel >= $count * S::LANES {
-                    // SAFETY: `max_pool` asserted the lengths; the taps inside the picture have a source there.
+                    // SAFETY: the callers asserted the lengths; the taps inside the picture have a source there.
                     unsafe {
-                        let mut largest = [s.splat(f32::NEG_INFINITY); $count];
+                        let mut folded = [s.splat(start); $count];
                         for row in rows.clone() {
                             let from = y * w.stride[0] + row * w.dilation[0] - w.before[0];
                             for column in columns.clone() {
                                 let at = x * w.stride[1] + column * w.dilation[1] - w.before[1];
                                 let pixel = input.as_ptr().add((from * w.input[1] + at) * channels + channel);
-                                for (v, largest) in largest.iter_mut().enumerate() {
-                                    *largest = s.max(*largest, s.load(pixel.add(v * S::LANES)));
+                                for (v, folded) in folded.iter_mut().enumerate() {
+                                    *folded = fold(*folded, s.load(pixel.add(v * S::LANES)));
                                 }
                             }
                         }
-                        for (v, largest) in largest.into_iter().enumerate() {
-                            s.store(out.as_mut_ptr().add(channel + v * S::LANES), largest);
+                        for (v, folded) in folded.into_iter().enumerate() {
+                            s.store(out.as_mut_ptr().add(channel + v * S::LANES), s.mul(folded, share));
                         }
                     }
                     channel += $count * S::LANES;
@@ -152,6 +226,30 @@ mod tests {
                     }
                     prop_assert_eq!(out, wanted);
                 }
+            }
+        }
+
+        #[test]
+        fn mean_of_any_window(w in crate::window::any(), vectors in 1..4_usize, seed in 0..99_u64, all in any::<bool>()) {
+            let counted = if all { Counted::All } else { Counted::Inside };
+            for isa in Isa::available() {
+                let channels = vectors * isa.lanes();
+                let input = noise(seed, w.input[0] * w.input[1] * channels);
+                let positions = w.positions() / 3..w.positions();
+                let mut out = vec![f32::NAN; positions.len() * channels];
+                mean_pool(isa, &w, counted, channels, &input, positions.clone(), &mut out);
+                let mut wanted = vec![];
+                for at in positions {
+                    for c in 0..channels {
+                        let taps = (0..w.kernel[0]).flat_map(|i| (0..w.kernel[1]).map(move |j| (i, j)));
+                        let source = |(i, j)| w.source(0, at / w.output[1], i).zip(w.source(1, at % w.output[1], j));
+                        let values = taps.filter_map(source).map(|(y, x)| f64::from(input[(y * w.input[1] + x) * channels + c]));
+                        let values: Vec<f64> = values.collect();
+                        let count = if all { w.kernel[0] * w.kernel[1] } else { values.len().max(1) };
+                        wanted.push(values.iter().sum::<f64>() / count as f64);
+                    }
+                }
+                close(&out, &wanted, w.kernel[0] * w.kernel[1], "mean");
             }
         }
 

@@ -8,7 +8,7 @@
 use crate::gemm::Places;
 use crate::gemm8::{Scale, Sink};
 use crate::isa::Kind;
-use crate::simd::{Dot4, Portable, Simd};
+use crate::simd::{Dot4, Portable, Runs, Simd};
 use crate::{Buffer, Isa};
 
 /// Vectors in a panel.
@@ -24,10 +24,67 @@ pub struct Quads {
     runs: usize,
     /// Columns, padded to whole vectors.
     n: usize,
-    /// Panel by panel, in it four by four of rows, in it column by column.
+    /// Rows in a panel.
+    depth: usize,
+    /// Panel by panel, in it the groups of rows of an [`Order`].
     panels: Buffer<i8>,
     /// Where sums begin, per column.
     begin: Buffer<i32>,
+    /// The smallest value of W, which says whether two products of bytes fit 16 bits.
+    #[cfg_attr(not(target_arch = "aarch64"), expect(dead_code))]
+    least: i8,
+}
+
+/// How a panel's values follow each other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// Four by four of rows, in them column by column.
+    Fours,
+    /// Four by four of rows, in them four by four of columns, in them the first two rows of each column and then the others.
+    #[cfg(target_arch = "aarch64")]
+    Twos,
+    /// Eight by eight of rows, runs padded to whole ones, in them column by column.
+    #[cfg(target_arch = "aarch64")]
+    Eights,
+}
+
+impl Order {
+    /// What the kernel of a set reads, and what is taken off the bytes of A before they are multiplied.
+    fn of(isa: Isa) -> (Order, i32) {
+        match isa.kind() {
+            #[cfg(target_arch = "aarch64")]
+            Kind::InOrder | Kind::Neon => (Order::Twos, 128),
+            #[cfg(target_arch = "aarch64")]
+            Kind::Dot => (Order::Fours, 128),
+            #[cfg(target_arch = "aarch64")]
+            Kind::I8mm => (Order::Eights, 0),
+            _ => (Order::Fours, 0),
+        }
+    }
+
+    /// Rows in a panel for `runs` runs of `run` each, fours of them.
+    fn depth(self, runs: usize, run: usize) -> usize {
+        match self {
+            #[cfg(target_arch = "aarch64")]
+            Order::Eights => runs * run.next_multiple_of(8),
+            _ => runs * run,
+        }
+    }
+
+    /// Where in a panel of `width` columns the value of a row lies, of runs of `run`.
+    #[cfg_attr(not(target_arch = "aarch64"), expect(unused_variables))]
+    fn place(self, run: usize, row: usize, column: usize, width: usize) -> usize {
+        match self {
+            Order::Fours => row / 4 * 4 * width + 4 * column + row % 4,
+            #[cfg(target_arch = "aarch64")]
+            Order::Twos => row / 4 * 4 * width + column / 4 * 16 + row % 4 / 2 * 8 + column % 4 * 2 + row % 2,
+            #[cfg(target_arch = "aarch64")]
+            Order::Eights => {
+                let eight = row / run * run.div_ceil(8) + row % run / 8;
+                eight * 8 * width + 8 * column + row % run % 8
+            }
+        }
+    }
 }
 
 impl Quads {
@@ -43,21 +100,26 @@ impl Quads {
         }
         let lanes = isa.lanes();
         let (rows, columns) = (k.next_multiple_of(4), isa.padded(n));
-        let (mut panels, mut begin) = (Buffer::new(rows * columns), Buffer::new(columns));
+        let (order, shift) = Order::of(isa);
+        let run = rows / runs;
+        let depth = order.depth(runs, run);
+        let (mut panels, mut begin) = (Buffer::new(depth * columns), Buffer::new(columns));
+        let mut least = 0;
         let step = WIDTH * lanes;
         for column in 0..n {
             let first = column / step * step;
             let width = step.min(columns - first);
-            let panel = &mut panels[first * rows..][..width * rows];
+            let panel = &mut panels[first * depth..][..width * depth];
             let mut sum = 0;
             for row in 0..k {
                 let value = i8::try_from(w(row, column)).ok()?;
-                panel[row / 4 * 4 * width + 4 * (column - first) + row % 4] = value;
+                panel[order.place(run, row, column - first, width)] = value;
+                least = value.min(least);
                 sum += i32::from(value);
             }
-            begin[column] = -i32::from(zero) * sum;
+            begin[column] = (shift - i32::from(zero)) * sum;
         }
-        Some(Quads { isa, k: rows, runs, n: columns, panels, begin })
+        Some(Quads { isa, k: rows, runs, n: columns, depth, panels, begin, least })
     }
 
     /// Rows, padded to fours.
@@ -97,6 +159,16 @@ impl Quads {
             match self.isa.kind() {
                 #[cfg(target_arch = "x86_64")]
                 Kind::Vnni => vnni(a, rows, self, scale, c),
+                #[cfg(target_arch = "aarch64")]
+                Kind::InOrder | Kind::Neon if self.least == i8::MIN => {
+                    neon(crate::neon::Rails::new(self.isa), a, rows, self, scale, c)
+                }
+                #[cfg(target_arch = "aarch64")]
+                Kind::InOrder | Kind::Neon => neon(crate::neon::Twos::new(self.isa), a, rows, self, scale, c),
+                #[cfg(target_arch = "aarch64")]
+                Kind::Dot => dot(a, rows, self, scale, c),
+                #[cfg(target_arch = "aarch64")]
+                Kind::I8mm => i8mm(a, rows, self, scale, c),
                 _ => body(Portable, a, rows, self, scale, c),
             }
         }
@@ -108,6 +180,27 @@ impl Quads {
 unsafe fn vnni<C: Sink>(a: &[u8], rows: Places<'_>, w: &Quads, scale: &Scale<'_>, c: &mut [C]) {
     // SAFETY: the features are enabled here; the rest is the caller's promise.
     unsafe { body(crate::simd::Vnni::new(), a, rows, w, scale, c) }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[inline(never)]
+unsafe fn neon<D: Dot4, C: Sink>(d: D, a: &[u8], rows: Places<'_>, w: &Quads, scale: &Scale<'_>, c: &mut [C]) {
+    // SAFETY: the caller's promise.
+    unsafe { body(d, a, rows, w, scale, c) }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn dot<C: Sink>(a: &[u8], rows: Places<'_>, w: &Quads, scale: &Scale<'_>, c: &mut [C]) {
+    // SAFETY: the features are enabled here; the rest is the caller's promise.
+    unsafe { body(crate::neon::Dot::new(w.isa), a, rows, w, scale, c) }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon,dotprod,i8mm")]
+unsafe fn i8mm<C: Sink>(a: &[u8], rows: Places<'_>, w: &Quads, scale: &Scale<'_>, c: &mut [C]) {
+    // SAFETY: the features are enabled here; the rest is the caller's promise.
+    unsafe { body(crate::neon::I8mm::new(w.isa), a, rows, w, scale, c) }
 }
 
 #[inline(always)]
@@ -136,10 +229,13 @@ unsafe fn body<D: Dot4, C: Sink>(d: D, a: &[u8], rows: Places<'_>, w: &Quads, sc
                 })*
             };
         }
-        if lanes == 16 {
+        if D::ROWS >= 12 {
             take!(12);
         }
-        take!(6 4 2 1);
+        if D::ROWS >= 6 {
+            take!(6);
+        }
+        take!(4 2 1);
     }
 }
 
@@ -168,27 +264,15 @@ unsafe fn tile<D: Dot4, C: Sink, const M: usize, const V: usize>(
             s.fetch(out(i, 0));
         }
         let begin: [_; V] = std::array::from_fn(|j| d.sums(w.begin.as_ptr().add(at + j * lanes)));
-        let mut sums = [begin; M];
-        let mut panel = w.panels.as_ptr().add(panel * w.k + 4 * column);
-        let run = w.k / w.runs;
-        for first in (0..w.runs).map(|r| r * rows.pitch) {
-            for k in (first..first + run).step_by(4) {
-                let w: [_; V] = std::array::from_fn(|j| d.quads(panel.add(j * 4 * lanes)));
-                for i in 0..M {
-                    let x = d.quad(a[i].add(k));
-                    for j in 0..V {
-                        sums[i][j] = d.dot4(x, w[j], sums[i][j]);
-                    }
-                }
-                panel = panel.add(4 * width);
-            }
-        }
+        let runs = Runs { count: w.runs, pitch: rows.pitch, k: w.k / w.runs };
+        let panel = w.panels.as_ptr().add(panel * w.depth + 4 * column);
+        let sums = d.products(a, runs, panel, 4 * width, [begin; M]);
         let [low, high] = scale.limits.map(|l| s.splat(l));
         for j in 0..V {
             let factor = s.load(scale.factor.as_ptr().add(at + j * lanes));
             let offset = s.load(scale.offset.as_ptr().add(at + j * lanes));
             for (i, sums) in sums.iter().enumerate() {
-                let value = s.fma(s.float(sums[j]), factor, offset);
+                let value = s.scale(s.float(sums[j]), factor, offset);
                 C::store(s, out(i, j), s.min(high, s.max(low, value)), scale.zero);
             }
         }

@@ -100,7 +100,7 @@ unsafe fn quantize_body<S: Simd>(s: S, affine: &Affine, a: &[f32], out: &mut [u8
     for at in (0..a.len()).step_by(S::LANES) {
         // SAFETY: `quantize` asserted the lengths.
         unsafe {
-            let value = s.fma(s.load(a.as_ptr().add(at)), factor, offset);
+            let value = s.scale(s.load(a.as_ptr().add(at)), factor, offset);
             s.store_u8(out.as_mut_ptr().add(at), s.min(high, s.max(low, value)), affine.zero);
         }
     }
@@ -113,9 +113,9 @@ unsafe fn body<S: Simd, O: Sink>(s: S, affine: &Affine, a: &[u8], b: Option<&[u8
     for at in (0..a.len()).step_by(S::LANES) {
         // SAFETY: the callers asserted the lengths.
         unsafe {
-            let mut value = s.fma(s.load_u8(a.as_ptr().add(at)), factors[0], offset);
+            let mut value = s.scale(s.load_u8(a.as_ptr().add(at)), factors[0], offset);
             if let Some(b) = b {
-                value = s.fma(s.load_u8(b.as_ptr().add(at)), factors[1], value);
+                value = s.scale(s.load_u8(b.as_ptr().add(at)), factors[1], value);
             }
             O::store(s, out.as_mut_ptr().add(at), s.min(high, s.max(low, value)), affine.zero);
         }

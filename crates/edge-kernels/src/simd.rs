@@ -16,6 +16,15 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `p` points to that many values.
     unsafe fn load(self, p: *const f32) -> Self::V;
+    /// The same far from whatever else is loaded, so that no other address helps to find it.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn load_apart(self, p: *const f32) -> Self::V {
+        // SAFETY: the caller's promise.
+        unsafe { self.load(p) }
+    }
     /// Writes `LANES` values to `p`, which need not be aligned.
     ///
     /// # Safety
@@ -27,9 +36,15 @@ pub(crate) trait Simd: Copy {
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// a · b.
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
-    /// The larger of each; `b` where `a` is NaN.
+    /// a · b + c as bytes are made from sums: as every set of the architecture does it, so that they make the same bytes. Sets of
+    /// x86-64 round once; on aarch64 plain Rust rounds twice, and so do the others.
+    #[inline(always)]
+    fn scale(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        self.fma(a, b, c)
+    }
+    /// The larger of each; NaN where `b` is. A NaN in `a` may give way to `b`.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
-    /// The smaller of each; `b` where `a` is NaN.
+    /// The smaller of each; NaN where `b` is. A NaN in `a` may give way to `b`.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// Asks for the cache line of `p`, which need not be valid.
     fn fetch<T>(self, p: *const T);
@@ -67,103 +82,66 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `p` points to room for `LANES` values.
     unsafe fn store_i16(self, p: *mut i16, v: Self::V);
+
+    /// Adds the products of `M` rows of A and a panel of `N` vectors of W to sums: the loop that the time of a float32 model goes
+    /// into, which a set may have its own of.
+    ///
+    /// # Safety
+    /// There are so many rows, runs and vectors.
+    #[inline(always)]
+    unsafe fn products<const M: usize, const N: usize>(
+        self,
+        a: [*const f32; M],
+        runs: Runs,
+        panel: *const f32,
+        sums: [[Self::V; N]; M],
+    ) -> [[Self::V; N]; M] {
+        // SAFETY: the caller's promise.
+        unsafe { crate::gemm::products(self, a, runs, panel, sums) }
+    }
 }
 
-/// Eight lanes of plain Rust.
+/// The runs of a row of A.
 #[derive(Clone, Copy)]
-pub(crate) struct Portable;
-
-impl Simd for Portable {
-    type V = [f32; 8];
-    const LANES: usize = 8;
-    #[inline(always)]
-    fn splat(self, x: f32) -> [f32; 8] {
-        [x; 8]
-    }
-    #[inline(always)]
-    unsafe fn load(self, p: *const f32) -> [f32; 8] {
-        // SAFETY: the caller's promise; an array of f32 needs no other alignment than f32.
-        unsafe { p.cast::<[f32; 8]>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn store(self, p: *mut f32, v: [f32; 8]) {
-        // SAFETY: the caller's promise.
-        unsafe { p.cast::<[f32; 8]>().write_unaligned(v) }
-    }
-    #[inline(always)]
-    fn fma(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
-        std::array::from_fn(|i| a[i] * b[i] + c[i])
-    }
-    #[inline(always)]
-    fn add(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
-        std::array::from_fn(|i| a[i] + b[i])
-    }
-    #[inline(always)]
-    fn mul(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
-        std::array::from_fn(|i| a[i] * b[i])
-    }
-    #[inline(always)]
-    fn max(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
-        std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
-    }
-    #[inline(always)]
-    fn min(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
-        std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
-    }
-    #[inline(always)]
-    fn fetch<T>(self, _: *const T) {}
-    type I = [i32; 8];
-    #[inline(always)]
-    fn zero(self) -> [i32; 8] {
-        [0; 8]
-    }
-    #[inline(always)]
-    unsafe fn pair(self, p: *const i16) -> [i32; 8] {
-        // SAFETY: the caller's promise.
-        [unsafe { p.cast::<i32>().read_unaligned() }; 8]
-    }
-    #[inline(always)]
-    unsafe fn pairs(self, p: *const i16) -> [i32; 8] {
-        // SAFETY: the caller's promise.
-        unsafe { p.cast::<[i32; 8]>().read_unaligned() }
-    }
-    #[inline(always)]
-    fn dot(self, a: [i32; 8], b: [i32; 8], sum: [i32; 8]) -> [i32; 8] {
-        std::array::from_fn(|i| {
-            let low = i32::from(a[i] as i16) * i32::from(b[i] as i16);
-            sum[i].wrapping_add(low).wrapping_add((a[i] >> 16).wrapping_mul(b[i] >> 16))
-        })
-    }
-    #[inline(always)]
-    fn float(self, i: [i32; 8]) -> [f32; 8] {
-        i.map(|i| i as f32)
-    }
-    #[inline(always)]
-    unsafe fn load_u8(self, p: *const u8) -> [f32; 8] {
-        // SAFETY: the caller's promise.
-        unsafe { p.cast::<[u8; 8]>().read_unaligned() }.map(f32::from)
-    }
-    #[inline(always)]
-    unsafe fn store_u8(self, p: *mut u8, v: [f32; 8], zero: i32) {
-        let bytes = v.map(|v| (v.round_ties_even() as i32).saturating_add(zero).clamp(0, 255) as u8);
-        // SAFETY: the caller's promise.
-        unsafe { p.cast::<[u8; 8]>().write_unaligned(bytes) }
-    }
-    #[inline(always)]
-    unsafe fn store_i16(self, p: *mut i16, v: [f32; 8]) {
-        // A cast from float to integer saturates.
-        let values = v.map(|v| v.round_ties_even() as i16);
-        // SAFETY: the caller's promise.
-        unsafe { p.cast::<[i16; 8]>().write_unaligned(values) }
-    }
+pub(crate) struct Runs {
+    /// How many.
+    pub count: usize,
+    /// Values from one to the next.
+    pub pitch: usize,
+    /// Values in one.
+    pub k: usize,
 }
 
-/// Sets that multiply unsigned bytes with signed ones, four at a time.
+/// Sets that multiply unsigned bytes with signed ones.
 pub(crate) trait Dot4: Copy {
     /// The set's other instructions.
     type Set: Simd;
+    /// Rows in a tile at most.
+    const ROWS: usize;
     /// Those.
     fn set(self) -> Self::Set;
+    /// A vector of int32 from `p`.
+    ///
+    /// # Safety
+    /// `p` points to that many.
+    unsafe fn sums(self, p: *const i32) -> <Self::Set as Simd>::I;
+    /// Adds the products of `M` rows of A and `N` vectors of a panel of W, whose fours of k are `step` bytes apart, to sums;
+    /// exact but for an overflow of the sum.
+    ///
+    /// # Safety
+    /// There are so many rows, runs of whole fours, and vectors.
+    unsafe fn products<const M: usize, const N: usize>(
+        self,
+        a: [*const u8; M],
+        runs: Runs,
+        panel: *const i8,
+        step: usize,
+        sums: [[<Self::Set as Simd>::I; N]; M],
+    ) -> [[<Self::Set as Simd>::I; N]; M];
+}
+
+/// Sets that multiply four and add them to a sum in one instruction, every one of a vector with its own four.
+pub(crate) trait Four: Dot4 {
     /// All lanes the four bytes at `p`.
     ///
     /// # Safety
@@ -174,11 +152,6 @@ pub(crate) trait Dot4: Copy {
     /// # Safety
     /// `p` points to that many.
     unsafe fn quads(self, p: *const i8) -> <Self::Set as Simd>::I;
-    /// A vector of int32 from `p`.
-    ///
-    /// # Safety
-    /// `p` points to that many.
-    unsafe fn sums(self, p: *const i32) -> <Self::Set as Simd>::I;
     /// sum + the products of the fours of `a`, unsigned, and `b`, signed, added; exact but for an overflow of the sum.
     fn dot4(
         self,
@@ -188,39 +161,40 @@ pub(crate) trait Dot4: Copy {
     ) -> <Self::Set as Simd>::I;
 }
 
-impl Dot4 for Portable {
-    type Set = Portable;
-    #[inline(always)]
-    fn set(self) -> Portable {
-        self
+/// [`Dot4::products`] of sets that do it in one instruction.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(crate) unsafe fn fours<D: Four, const M: usize, const N: usize>(
+    d: D,
+    a: [*const u8; M],
+    runs: Runs,
+    mut panel: *const i8,
+    step: usize,
+    mut sums: [[<D::Set as Simd>::I; N]; M],
+) -> [[<D::Set as Simd>::I; N]; M] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for first in (0..runs.count).map(|r| r * runs.pitch) {
+            for k in (first..first + runs.k).step_by(4) {
+                let w: [_; N] = std::array::from_fn(|j| d.quads(panel.add(j * 4 * D::Set::LANES)));
+                for i in 0..M {
+                    let x = d.quad(a[i].add(k));
+                    for j in 0..N {
+                        sums[i][j] = d.dot4(x, w[j], sums[i][j]);
+                    }
+                }
+                panel = panel.add(step);
+            }
+        }
     }
-    #[inline(always)]
-    unsafe fn quad(self, p: *const u8) -> [i32; 8] {
-        // SAFETY: the caller's promise.
-        [unsafe { p.cast::<i32>().read_unaligned() }; 8]
-    }
-    #[inline(always)]
-    unsafe fn quads(self, p: *const i8) -> [i32; 8] {
-        // SAFETY: the caller's promise.
-        unsafe { p.cast::<[i32; 8]>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn sums(self, p: *const i32) -> [i32; 8] {
-        // SAFETY: the caller's promise.
-        unsafe { p.cast::<[i32; 8]>().read_unaligned() }
-    }
-    #[inline(always)]
-    fn dot4(self, a: [i32; 8], b: [i32; 8], sum: [i32; 8]) -> [i32; 8] {
-        std::array::from_fn(|i| {
-            let products = a[i].to_ne_bytes().into_iter().zip(b[i].to_ne_bytes());
-            products.fold(sum[i], |sum, (a, b)| sum.wrapping_add(i32::from(a) * i32::from(b as i8)))
-        })
-    }
+    sums
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Dot4, Simd};
+    use super::{Dot4, Four, Runs, Simd, fours};
     use std::arch::x86_64::*;
 
     /// AVX2 and FMA.
@@ -247,22 +221,38 @@ mod x86 {
 
     impl Dot4 for Vnni {
         type Set = Avx512;
+        const ROWS: usize = 12;
         #[inline(always)]
         fn set(self) -> Avx512 {
             self.0
         }
         #[inline(always)]
-        unsafe fn quad(self, p: *const u8) -> __m512i {
+        unsafe fn sums(self, p: *const i32) -> __m512i {
             // SAFETY: the value of this type proves that the machine has the instructions; `p` by the caller's promise.
+            unsafe { _mm512_loadu_si512(p.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn products<const M: usize, const N: usize>(
+            self,
+            a: [*const u8; M],
+            runs: Runs,
+            panel: *const i8,
+            step: usize,
+            sums: [[__m512i; N]; M],
+        ) -> [[__m512i; N]; M] {
+            // SAFETY: the caller's promise.
+            unsafe { fours(self, a, runs, panel, step, sums) }
+        }
+    }
+
+    impl Four for Vnni {
+        #[inline(always)]
+        unsafe fn quad(self, p: *const u8) -> __m512i {
+            // SAFETY: as above.
             unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
         }
         #[inline(always)]
         unsafe fn quads(self, p: *const i8) -> __m512i {
-            // SAFETY: as above.
-            unsafe { _mm512_loadu_si512(p.cast()) }
-        }
-        #[inline(always)]
-        unsafe fn sums(self, p: *const i32) -> __m512i {
             // SAFETY: as above.
             unsafe { _mm512_loadu_si512(p.cast()) }
         }
@@ -442,8 +432,12 @@ mod x86 {
     });
 }
 
+pub(crate) use crate::portable::Portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512, Vnni};
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) use crate::neon::Neon;
 
 /// Compiles a generic function for every instruction set: `kernel!(fn name(arg: Type, …) -> T = body);` makes
 /// `unsafe fn name(isa: Isa, arg: Type, …) -> T`, which calls `body(vectors, arg, …)` with the vectors of `isa`.
@@ -466,6 +460,14 @@ macro_rules! kernel {
                 // SAFETY: the features are enabled here; the rest is the caller's promise.
                 unsafe { $body($crate::simd::Avx512::new(), $($arg),*) }
             }
+            // A function of its own, so that a disassembly tells it from plain Rust.
+            #[cfg(target_arch = "aarch64")]
+            #[inline(never)]
+            #[allow(clippy::too_many_arguments)]
+            unsafe fn neon(isa: $crate::Isa, $($arg: $type),*) {
+                // SAFETY: the caller's promise.
+                unsafe { $body($crate::simd::Neon::new(isa), $($arg),*) }
+            }
             // SAFETY: an Isa is of this machine; the rest is the caller's promise.
             unsafe {
                 match isa.kind() {
@@ -474,6 +476,8 @@ macro_rules! kernel {
                     $crate::isa::Kind::Avx2 => avx2($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     $crate::isa::Kind::Avx512 | $crate::isa::Kind::Vnni => avx512($($arg),*),
+                    #[cfg(target_arch = "aarch64")]
+                    _ => neon(isa, $($arg),*),
                 }
             }
         }

@@ -31,19 +31,7 @@ pub fn run(rounds: usize) -> Result<()> {
         ("Xception, 299x299, int8 (QDQ)", &large),
     ] {
         println!("\n{name}, batch 1:\n");
-        let ours = format!(
-            "{} bench {} --threads {{threads}} --runs {{runs}} --json 2>/dev/null",
-            edge_pack.display(),
-            onnx.display()
-        );
-        tools::run(Command::new(&peers).arg(root().join("tests/reference/peers.py")).arg(onnx).args([
-            "--threads",
-            "1,2",
-            "--rounds",
-            &rounds.to_string(),
-            "--ours",
-            &ours,
-        ]))?;
+        beside(&peers, onnx, "", rounds)?;
     }
     println!("\nedge-camera with the default model:\n");
     let package = work.join("default.edgepack");
@@ -52,6 +40,42 @@ pub fn run(rounds: usize) -> Result<()> {
     starts.sort_by(f64::total_cmp);
     println!("- process start to first class: {:.0} ms (median of {rounds})", starts[starts.len() / 2] * 1e3);
     println!("- peak memory over 1,000 frames of 640x480: {:.0} MB", peak_memory(&package)?);
+    Ok(())
+}
+
+/// One table: `edge-pack bench` with these options beside the peers on the same file.
+fn beside(peers: &Path, onnx: &Path, options: &str, rounds: usize) -> Result<()> {
+    let ours = format!(
+        "{} bench {} {options} --threads {{threads}} --runs {{runs}} --json 2>/dev/null",
+        built("edge-pack")?.display(),
+        onnx.display()
+    );
+    let mut script = Command::new(peers);
+    script.arg(root().join("tests/reference/peers.py")).arg(onnx).args(["--threads", "1,2", "--ours", &ours]);
+    tools::run(script.args(["--rounds", &rounds.to_string()]))
+}
+
+/// Prints the README's tables of the architectures that people bring, with random weights.
+pub fn architectures(rounds: usize) -> Result<()> {
+    setup::ensure()?;
+    let peers = setup::python(setup::PEERS)?;
+    tools::run(&mut cargo(&tools::BUILD)?)?;
+    let work = cache()?.join("bench");
+    let mut script = Command::new(setup::python(setup::REFERENCE)?);
+    script.arg(root().join("tests/reference/architectures.py")).arg("--edge-pack").arg(built("edge-pack")?);
+    let made = output(script.arg("--out").arg(work.join("architectures")))?;
+    for line in made.lines() {
+        let [name, size, path] = line.split('\t').collect::<Vec<_>>()[..] else {
+            anyhow::bail!("architectures.py printed {line:?}");
+        };
+        println!("\n{name}, {size}x{size}, float, batch 1:\n");
+        let options = format!("--input-size {size}");
+        beside(&peers, Path::new(path), &options, rounds)?;
+        if ["ResNet50", "MobileNetV2"].contains(&name) {
+            println!("\n{name}, {size}x{size}, int8 (QDQ), batch 1:\n");
+            beside(&peers, &quantized(Path::new(path), &work, "u8")?, &options, rounds)?;
+        }
+    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@ mod parts;
 mod programs;
 mod sbom;
 pub mod sets;
-mod toolchain;
+pub mod toolchain;
 
 pub use bundle::without_camera;
 

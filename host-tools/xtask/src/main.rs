@@ -13,6 +13,7 @@ mod emulator;
 mod fetch;
 mod fuzz;
 mod kernel;
+mod neon;
 mod setup;
 mod soak;
 mod suite;
@@ -58,6 +59,9 @@ enum Chore {
         /// A camera's frame to a tensor instead, beside Pillow and OpenCV
         #[arg(long)]
         frames: bool,
+        /// The other architectures of keras.applications, with random weights
+        #[arg(long, conflicts_with = "frames")]
+        architectures: bool,
     },
 }
 
@@ -67,8 +71,9 @@ fn main() -> ExitCode {
         Chore::Demo => demo::run(),
         Chore::Test { long, only } => suite::run(long, only.as_deref()),
         Chore::Cross { board } => cross::run(&board),
-        Chore::Bench { rounds, frames: false } => bench::run(rounds),
-        Chore::Bench { rounds, frames: true } => bench::frames(rounds),
+        Chore::Bench { rounds, frames: false, architectures: false } => bench::run(rounds),
+        Chore::Bench { rounds, architectures: true, .. } => bench::architectures(rounds),
+        Chore::Bench { rounds, frames: true, .. } => bench::frames(rounds),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -24,7 +24,7 @@ struct Step {
     run: fn() -> Result<Outcome>,
 }
 
-const STEPS: [Step; 19] = [
+const STEPS: [Step; 20] = [
     Step { name: "setup", long: false, run: set_up },
     Step { name: "build", long: false, run: build },
     Step { name: "tests of the crates and of the built programs", long: false, run: crates },
@@ -35,6 +35,11 @@ const STEPS: [Step; 19] = [
     Step { name: "Keras files through ONNX Runtime", long: false, run: keras_files },
     Step { name: "Xception from a real Keras file", long: false, run: xception },
     Step { name: "V4L2 camera in an emulated machine", long: false, run: camera },
+    Step {
+        name: "kernels of aarch64 under qemu-user",
+        long: false,
+        run: || unless_unavailable(crate::neon::run(&cache()?)),
+    },
     Step { name: "aarch64 under qemu-user", long: false, run: aarch64 },
     Step {
         name: "the flashed camera in an emulated board (virt)",

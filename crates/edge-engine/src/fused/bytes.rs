@@ -2,7 +2,8 @@
 
 use super::graph::{Conv, Dense, Filter, Layer, OPEN, Quant, Value};
 use super::plan::{MOST, Planner, STRIP, borders, hwc};
-use super::step::{Input, Pieces, Requantize, Rows8, Step, Whole, Work};
+use super::rows::{Requantize, Rows8, Whole};
+use super::step::{Input, Pieces, Step, Work};
 use edge_kernels::{Affine, Depthwise, Im2col, Quads, Weights8, Window};
 
 impl Planner<'_> {

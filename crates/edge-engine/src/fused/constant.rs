@@ -158,6 +158,18 @@ impl<'a> Constants<'a> {
         Some(Whole { values, scale: scales.scale.clone(), axis: scales.axis })
     }
 
+    /// The bits of a constant that is stored in finite float16 numbers.
+    pub(crate) fn halves(&self, name: &str) -> Option<Vec<u16>> {
+        let constant = self.found.get(name).filter(|c| c.scales.is_none() && are_floats(c.tensor))?;
+        let tensor = constant.tensor;
+        let bits: Vec<u16> = match tensor.data_type()? {
+            DataType::Float16 if tensor.raw.is_empty() => tensor.proto.int32_data.iter().map(|v| *v as u16).collect(),
+            DataType::Float16 => tensor.raw.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b)).collect(),
+            _ => return None,
+        };
+        bits.iter().all(|b| b & 0x7c00 != 0x7c00).then_some(bits)
+    }
+
     /// The integers of a constant.
     pub fn integers(&self, name: &str) -> Option<Vec<i64>> {
         let tensor = self.get(name)?;

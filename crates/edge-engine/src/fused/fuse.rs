@@ -1,11 +1,11 @@
 //! Layers that become part of others: what is left is what runs.
 //!
 //! Each rule is exact but for the order of roundings: normalizations go into filters, limits and sums into the
-//! epilogue of the convolution before them, a rectifier that several read into what they read, padding into the
+//! epilogue of the convolution before them, functions, too, a rectifier that several read into what they read, padding into the
 //! window, and a depthwise convolution into the pointwise one after it.
 
 use super::constant::Constants;
-use super::graph::{Conv, Id, Kind, Layer, OPEN, Op, Value, both};
+use super::graph::{Conv, Dense, Id, Kind, Layer, OPEN, Op, Value, both};
 use edge_kernels::Window;
 use std::collections::HashSet;
 
@@ -26,19 +26,22 @@ pub fn fuse(layers: Vec<Layer>, values: &[Value], constants: &Constants<'_>, out
     fuser.read_bytes();
     // Dequantizations that nobody reads any more must not count as readers.
     fuser.sweep();
+    fuser.find_functions();
     fuser.absorb_forward();
     fuser.write_bytes();
     fuser.drop_limits();
     fuser.absorb_read();
+    fuser.absorb_preludes();
     fuser.materialise_scales();
     fuser.pair();
     fuser.sweep();
     fuser.layers.into_iter().flatten().collect()
 }
 
-struct Fuser<'a> {
-    layers: Vec<Option<Layer>>,
-    values: &'a [Value],
+/// Layers, some of them gone.
+pub struct Fuser<'a> {
+    pub layers: Vec<Option<Layer>>,
+    pub values: &'a [Value],
     constants: &'a Constants<'a>,
     /// What an alias stands for.
     root: Vec<Id>,
@@ -150,7 +153,7 @@ impl Fuser<'_> {
     }
 
     /// The layer that makes a value, where nobody else reads it.
-    fn only_source(&self, value: Id) -> Option<usize> {
+    pub fn only_source(&self, value: Id) -> Option<usize> {
         let source = self.layers.iter().position(|l| l.as_ref().is_some_and(|l| l.output == value))?;
         (self.uses(value) == 1).then_some(source)
     }
@@ -169,22 +172,37 @@ impl Fuser<'_> {
             let Some(layer) = &self.layers[at] else { continue };
             let (op, inputs) = (layer.op.clone(), layer.inputs.clone());
             match op {
-                Op::Scale { mul, add } => {
+                Op::Scale { mul, add, written } => {
                     let Some(source) = self.only_source(inputs[0]) else { continue };
-                    if self.layers[source].as_mut().is_some_and(|l| scale_into(&mut l.op, &mul, &add)) {
+                    let limited = self.layers[source].as_mut().filter(|_| written == OPEN);
+                    if limited.is_some_and(|l| scale_into(&mut l.op, &mul, &add)) {
                         self.replace(source, at);
                     }
                 }
                 Op::Limits(limits) => {
                     let Some(source) = self.only_source(inputs[0]) else { continue };
                     let written = self.layers[source].as_mut().and_then(|l| match &mut l.op {
-                        Op::Conv(Conv { written, .. }) => Some(written),
-                        Op::Dense(dense) => Some(&mut dense.written),
-                        Op::Add(written) | Op::Limits(written) => Some(written),
+                        Op::Conv(Conv { written, function: None, .. }) => Some(written),
+                        Op::Dense(Dense { written, function: None, .. }) => Some(written),
+                        Op::Add(written) | Op::Limits(written) | Op::Scale { written, .. } => Some(written),
                         _ => None,
                     });
                     if let Some(written) = written {
                         *written = both(*written, limits);
+                        self.replace(source, at);
+                    }
+                }
+                Op::Apply(function) => {
+                    let Some(source) = self.only_source(inputs[0]) else { continue };
+                    if self.layers[source].as_ref().is_some_and(|l| self.on_bytes(l)) {
+                        continue;
+                    }
+                    let applied = self.layers[source].as_mut().and_then(|l| match &mut l.op {
+                        Op::Conv(Conv { function, .. }) | Op::Dense(Dense { function, .. }) => Some(function),
+                        _ => None,
+                    });
+                    if let Some(applied) = applied.filter(|a| a.is_none()) {
+                        *applied = Some(function);
                         self.replace(source, at);
                     }
                 }
@@ -205,7 +223,8 @@ impl Fuser<'_> {
             let source = self.only_source(v)?;
             let Some(Layer { op: Op::Conv(conv), .. }) = &self.layers[source] else { return None };
             let floats = self.layers[source].as_ref().is_some_and(|l| !self.on_bytes(l));
-            (floats && conv.kind == Kind::Full && conv.written == OPEN && conv.residual.is_none()).then_some(source)
+            let open = conv.written == OPEN && conv.function.is_none() && conv.residual.is_none();
+            (floats && conv.kind == Kind::Full && open).then_some(source)
         };
         let Some((source, other)) = able(a).map(|s| (s, b)).into_iter().chain(able(b).map(|s| (s, a))).max() else {
             return;
@@ -261,7 +280,7 @@ impl Fuser<'_> {
     /// What could go nowhere becomes a depthwise convolution of one tap.
     fn materialise_scales(&mut self) {
         for layer in self.layers.iter_mut().flatten() {
-            if let Op::Scale { mul, add } = &layer.op {
+            if let Op::Scale { mul, add, written } = &layer.op {
                 // The window's size is that of the value; the plan knows it.
                 let window = Window::new([1, 1], [1, 1], [1, 1], [1, 1], [0, 0], [0, 0]);
                 let Some(window) = window else { continue };
@@ -272,9 +291,11 @@ impl Fuser<'_> {
                     factors: mul.clone(),
                     bias: add.clone(),
                     read: OPEN,
-                    written: OPEN,
+                    written: *written,
                     residual: None,
+                    function: None,
                     first: None,
+                    prelude: None,
                 });
             }
         }
@@ -284,7 +305,8 @@ impl Fuser<'_> {
     fn pair(&mut self) {
         for at in 0..self.layers.len() {
             let Some(Layer { op: Op::Conv(conv), inputs, .. }) = &self.layers[at] else { continue };
-            if !(is_pointwise(conv) && conv.window.stride == [1, 1] && conv.first.is_none() && conv.read == OPEN) {
+            let plain = is_pointwise(conv) && conv.window.stride == [1, 1] && conv.read == OPEN;
+            if !(plain && conv.first.is_none() && conv.prelude.is_none()) {
                 continue;
             }
             let Some(source) = self.only_source(inputs[0]) else { continue };
@@ -332,10 +354,18 @@ pub fn is_pointwise(conv: &Conv) -> bool {
 /// Multiplies a scale into what makes its input, where that has no limits yet.
 fn scale_into(op: &mut Op, mul: &[f32], add: &[f32]) -> bool {
     let (filter, bias) = match op {
-        Op::Conv(Conv { filter: Some(filter), bias, written, residual: None, .. }) if *written == OPEN => {
+        Op::Conv(Conv { filter: Some(filter), bias, written: OPEN, function: None, residual: None, .. }) => {
             (filter, bias)
         }
-        Op::Dense(dense) if dense.written == OPEN => (&mut dense.weights, &mut dense.bias),
+        Op::Dense(Dense { weights, bias, written: OPEN, function: None, .. }) => (weights, bias),
+        // One scale after another.
+        Op::Scale { mul: first, add: offset, written: OPEN } => {
+            for (at, (m, a)) in mul.iter().zip(add).enumerate() {
+                first[at] *= m;
+                offset[at] = (f64::from(offset[at]) * f64::from(*m) + f64::from(*a)) as f32;
+            }
+            return true;
+        }
         _ => return false,
     };
     for (bias, (m, a)) in bias.iter_mut().zip(mul.iter().zip(add)) {

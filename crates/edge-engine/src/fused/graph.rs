@@ -1,6 +1,6 @@
 //! A network as layers on pictures, between ONNX' operators and steps that run.
 
-use edge_kernels::Window;
+use edge_kernels::{Counted, Function, Window};
 
 /// No limits.
 pub const OPEN: [f32; 2] = [f32::NEG_INFINITY, f32::INFINITY];
@@ -115,8 +115,28 @@ pub struct Conv {
     pub written: [f32; 2],
     /// Added to what it computes.
     pub residual: Option<Id>,
+    /// Applied to what it writes, after the limits.
+    pub function: Option<Function>,
     /// A depthwise convolution that makes what this one reads, and the value between.
     pub first: Option<(Box<Conv>, Id)>,
+    /// What is done to the pixels that it reads; only where its filter has one tap.
+    pub prelude: Option<Prelude>,
+}
+
+/// What is done to each pixel before a matrix product.
+#[derive(Debug, Clone)]
+pub enum Prelude {
+    /// See [`Op::Scale`].
+    Scale {
+        /// Factors.
+        mul: Vec<f32>,
+        /// Offsets.
+        add: Vec<f32>,
+        /// Limits of the result.
+        written: [f32; 2],
+    },
+    /// See [`Op::Gate`].
+    Gate(Id),
 }
 
 /// A dense layer.
@@ -134,6 +154,8 @@ pub struct Dense {
     pub bias: Vec<f32>,
     /// Limits of what it writes.
     pub written: [f32; 2],
+    /// Applied to what it writes, after the limits.
+    pub function: Option<Function>,
     /// How ONNX sees what it reads: in which order.
     pub input: Value,
 }
@@ -151,13 +173,23 @@ pub enum Op {
     Conv(Conv),
     /// Dense layer.
     Dense(Dense),
-    /// x · factor + offset, one of each per channel.
+    /// x · factor + offset, one of each per channel, within limits.
     Scale {
         /// Factors.
         mul: Vec<f32>,
         /// Offsets.
         add: Vec<f32>,
+        /// Limits of the result.
+        written: [f32; 2],
     },
+    /// A function of each value.
+    Apply(Function),
+    /// The product of two values of the same shape.
+    Mul,
+    /// The first value, its channels multiplied by those of the second, which is of one pixel.
+    Gate,
+    /// The channels of several values, one after the other.
+    Concat,
     /// Limits of each value.
     Limits([f32; 2]),
     /// The sum of two values, within limits.
@@ -166,12 +198,12 @@ pub enum Op {
     Pad([usize; 2], [usize; 2]),
     /// The maximum under a window.
     MaxPool(Window),
+    /// The mean under a window.
+    MeanPool(Window, Counted),
     /// The mean of each channel.
     Average,
     /// Softmax over all values.
     Softmax,
-    /// 1 / (1 + e^-x).
-    Sigmoid,
 }
 
 /// A layer.
@@ -198,10 +230,14 @@ impl Layer {
         own.into_iter().chain(first)
     }
 
-    /// Every value that it reads, a residual too.
+    /// Every value that it reads, a residual and a gate too.
     pub fn reads(&self) -> impl Iterator<Item = Id> + '_ {
-        let residual = if let Op::Conv(conv) = &self.op { conv.residual } else { None };
-        self.inputs.iter().copied().chain(residual)
+        let (residual, gate) = match &self.op {
+            Op::Conv(Conv { residual, prelude: Some(Prelude::Gate(gate)), .. }) => (*residual, Some(*gate)),
+            Op::Conv(conv) => (conv.residual, None),
+            _ => (None, None),
+        };
+        self.inputs.iter().copied().chain(residual).chain(gate)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Networks of convolutions on kernels of our own.
 //!
-//! ONNX' operators become layers ([`read`]), layers that can be part of others do ([`fuse`]), and what is left becomes
+//! ONNX' operators become layers ([`read`]), layers that can be part of others do ([`fuse`], [`functions`]), and what is left becomes
 //! steps with packed weights and planned buffers ([`plan`], [`step`]). Pictures are (H,W,C) from end to end, so that a
 //! transposition costs nothing; a depthwise convolution is computed strip by strip straight into what the pointwise one
 //! after it multiplies. Nothing is allocated for a picture.
@@ -9,23 +9,30 @@
 
 mod bytes;
 mod constant;
+mod count;
+mod functions;
 mod fuse;
 mod graph;
+mod matrix;
+mod pixels;
 mod plan;
+mod products;
 mod read;
+mod rows;
 mod step;
 
-use crate::OnnxModel;
 use crate::onnx::node_name;
+use crate::{OnnxModel, StepCost};
 pub use constant::{Attributes, Constants, tensor_floats};
-use edge_kernels::{Isa, Threads};
+use edge_kernels::{Function, Isa, Threads};
 use edge_package::InputSpec;
 use graph::{Form, Value};
 use plan::Plan;
 use read::Reading;
+use rows::{Rows, Rows8};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
-use step::{Input, Rows, Rows8, Work};
+use step::{Input, Work};
 use tract_onnx::pb::{
     GraphProto, ModelProto, NodeProto, TensorShapeProto, TypeProto, ValueInfoProto,
     tensor_proto::DataType,
@@ -43,6 +50,7 @@ pub struct Network {
     threads: Threads,
     outputs: Vec<Value>,
     infos: Vec<StepInfo>,
+    costs: Vec<StepCost>,
     times: Vec<Duration>,
 }
 
@@ -98,11 +106,12 @@ pub fn lower(
     let threads = Threads::new(threads);
     let plan = plan::plan(isa, threads.count(), &layers, &reading.values, &reading.constants, &ends)?;
     let infos: Vec<StepInfo> = plan.steps.iter().map(|s| info(s, graph)).collect();
+    let costs = plan.steps.iter().map(count::cost).collect();
     let refused: Vec<usize> = reading.refused.iter().map(|r| r.0).collect();
     let rest = (!refused.is_empty()).then(|| rest(model, graph, &reading.constants, &refused, &made, outputs));
     let refused = reading.refused.into_iter().map(|(n, why)| (node_name(&graph.node[n]), why)).collect();
     let times = vec![Duration::ZERO; infos.len()];
-    Ok(Lowered { network: Network { isa, plan, threads, outputs: made, infos, times }, rest, refused })
+    Ok(Lowered { network: Network { isa, plan, threads, outputs: made, infos, costs, times }, rest, refused })
 }
 
 /// The values that leave the network: what the rest reads, and outputs.
@@ -162,20 +171,41 @@ fn value_info(value: &Value) -> ValueInfoProto {
     }
 }
 
+fn name(function: &Function) -> &'static str {
+    match function {
+        Function::Sigmoid => "sigmoid",
+        Function::Silu => "silu",
+        Function::Ramp(_) => "hard sigmoid",
+        Function::TimesRamp(_) => "hard swish",
+    }
+}
+
+fn named(function: &Option<Function>) -> String {
+    function.as_ref().map_or(String::new(), |f| format!(", {}", name(f)))
+}
+
 fn info(step: &step::Step, graph: &GraphProto) -> StepInfo {
     let window = |w: &edge_kernels::Window| format!("{}x{} stride {}", w.kernel[0], w.kernel[1], w.stride[0]);
     let what = match &step.work {
+        Work::Import { scaled: Some(_), .. } => "picture scaled".into(),
         Work::Import { quant: None, .. } => "picture copied".into(),
         Work::Import { .. } => "picture quantized".into(),
-        Work::Conv { rows, weights, residual, pieces, .. } => {
+        Work::Conv { rows, weights, residual, pieces, function, .. } => {
             let rows = match rows {
                 Rows::Direct(_) if weights.runs() > 1 => format!("{} rows of a window, ", weights.runs()),
                 Rows::Direct(_) => String::new(),
                 Rows::Im2col(i) => format!("{} im2col, ", window(&i.window)),
-                Rows::Depthwise(d) => format!("depthwise {}, ", window(d.window())),
+                Rows::Depthwise(d, then) => format!("depthwise {}{}, ", window(d.window()), named(then)),
+                Rows::Scaled(..) => "scale, ".into(),
+                Rows::Gated(_) => "gate, ".into(),
             };
             let sum = if residual.is_some() { ", sum" } else { "" };
-            format!("{rows}matrix {}x{}x{}{sum}", pieces.positions, weights.k(), weights.n())
+            format!("{rows}matrix {}x{}x{}{sum}{}", pieces.positions, weights.k(), weights.n(), named(function))
+        }
+        Work::Winograd { layer, residual, function, .. } => {
+            let sum = if residual.is_some() { ", sum" } else { "" };
+            let [h, w] = layer.window().output;
+            format!("3x3 by Winograd, matrix {}x{}x{}{sum}{}", h * w, 9 * layer.channels(), layer.n(), named(function))
         }
         Work::Conv8 { rows, weights, pieces, .. } => {
             let rows = match rows {
@@ -193,15 +223,20 @@ fn info(step: &step::Step, graph: &GraphProto) -> StepInfo {
             _ => "quantized".into(),
         },
         Work::AverageBytes { .. } => "int8 mean".into(),
-        Work::Depthwise { depthwise, .. } => {
-            format!("depthwise {} of {}", window(depthwise.window()), depthwise.channels())
+        Work::Depthwise { depthwise, function, .. } => {
+            format!("depthwise {} of {}{}", window(depthwise.window()), depthwise.channels(), named(function))
         }
         Work::MaxPool { window: w, .. } => format!("maximum {}", window(w)),
+        Work::MeanPool { window: w, .. } => format!("mean {}", window(w)),
         Work::Average { .. } => "mean".into(),
         Work::Add { other: Some(_), .. } => "sum".into(),
         Work::Add { other: None, .. } => "limits".into(),
         Work::Pad { .. } => "padding".into(),
-        Work::Scores { softmax, .. } => if *softmax { "softmax" } else { "sigmoid" }.into(),
+        Work::Apply { function, .. } => name(function).into(),
+        Work::Multiply { .. } => "product".into(),
+        Work::Scale { .. } => "gate".into(),
+        Work::Concat { parts, .. } => format!("{} values beside each other", parts.len()),
+        Work::Softmax { .. } => "softmax".into(),
     };
     StepInfo { nodes: step.nodes.iter().map(|n| node_name(&graph.node[*n])).collect(), what, macs: step.macs }
 }
@@ -246,6 +281,16 @@ impl Network {
                 });
             }
         });
+    }
+
+    /// What each of its steps costs.
+    pub fn costs(&self) -> &[StepCost] {
+        &self.costs
+    }
+
+    /// Memory of the values between steps and of the threads' strips, in bytes.
+    pub fn buffers(&self) -> u64 {
+        count::buffers(&self.plan)
     }
 
     /// What its steps are, and how long each took in the last run.

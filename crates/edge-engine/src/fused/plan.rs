@@ -1,23 +1,23 @@
-//! Layers to steps: weights packed, buffers assigned, work cut into strips. What computes with bytes is in `bytes.rs`.
+//! Layers to steps: weights packed, buffers assigned, work cut into strips. Matrix products are in `products.rs`, what
+//! computes with bytes is in `bytes.rs`.
 
 use super::bytes::rescale;
 use super::constant::Constants;
-use super::graph::{Conv, Dense, Filter, Form, Id, Kind, Layer, OPEN, Op, Quant, Value};
-use super::step::{Input, Memory, Pieces, Rows, Scratch, Starts, Step, Work};
-use edge_kernels::{
-    Buffer, Depthwise, Im2col, Import, Isa, Plain, Strides, Weights, Window, column_step, row_step, run_fits,
-};
+use super::graph::{Conv, Form, Id, Kind, Layer, OPEN, Op, Quant, Value};
+use super::rows::Starts;
+use super::step::{Input, Memory, Part, Pieces, Scratch, Step, Work};
+use edge_kernels::{Buffer, Import, Isa, Plain, Strides, Window, row_step};
 
 /// What rows of A may take of the second-level cache while a block of k is worked on, in bytes.
-const BLOCK: usize = 192 << 10;
+pub const BLOCK: usize = 192 << 10;
 /// What a strip may take in all, in bytes: it is read from the cache beyond once more.
 pub const STRIP: usize = 1 << 20;
 /// Positions in a strip at most: more would bring nothing.
 pub const MOST: usize = 120;
 /// Positions in a strip where the weights come cheaply for each: what it makes then stays in the second-level cache, too.
-const FEW: usize = 48;
+pub const FEW: usize = 48;
 /// Weights that do, in values.
-const SMALL: usize = 1 << 20;
+pub const SMALL: usize = 1 << 20;
 
 /// Steps with their memory.
 pub struct Plan {
@@ -51,6 +51,8 @@ pub fn plan(
         scratch: [0; 3],
         imported: vec![],
         quantizing: vec![],
+        scaled: None,
+        outputs,
     };
     let mut steps = vec![];
     for (at, layer) in layers.iter().enumerate() {
@@ -96,6 +98,9 @@ pub struct Planner<'a> {
     imported: Vec<(Id, Import, Input)>,
     /// The nodes that quantize the picture: that is part of laying it out.
     quantizing: Vec<usize>,
+    /// Factors and offsets of the picture by channel, the value that they make of it, and their nodes: part of that, too.
+    pub scaled: Option<(Id, [[f32; 3]; 2], Vec<usize>)>,
+    outputs: &'a [Id],
 }
 
 impl Planner<'_> {
@@ -129,7 +134,7 @@ impl Planner<'_> {
     }
 
     /// The input of a layer that wants channels padded.
-    fn padded_input(&mut self, value: Id, nodes: &[usize], steps: &mut Vec<Step>) -> Result<Input, String> {
+    pub fn padded_input(&mut self, value: Id, nodes: &[usize], steps: &mut Vec<Step>) -> Result<Input, String> {
         let place = self.input(value)?;
         match place == Input::Picture {
             true => self.import(value, self.padded(&self.values[value]), [[0; 2]; 2], nodes, steps),
@@ -157,12 +162,16 @@ impl Planner<'_> {
         }
         let quant = self.values[value].quant;
         let out = self.take(import.len(), quant.is_some());
-        let mut nodes = nodes.to_vec();
-        if quant.is_some() {
-            nodes = self.quantizing.clone();
-        }
-        let work = Work::Import { import, quant };
-        steps.push(Step { nodes, work, input: Input::Picture, out, size: import.len(), macs: 0 });
+        let scaled = self.scaled.as_ref().filter(|(id, ..)| *id == value);
+        let nodes = match (quant, scaled) {
+            (Some(_), _) => self.quantizing.clone(),
+            (None, Some((_, _, nodes))) => nodes.clone(),
+            (None, None) => nodes.to_vec(),
+        };
+        let scaled = scaled.map(|(_, by, _)| *by);
+        let work = Work::Import { import, quant, scaled };
+        let (size, read) = (import.len(), 4 * picture.pixels() * picture.c);
+        steps.push(Step { nodes, work, input: Input::Picture, out, size, read, macs: 0, depthwise: 0 });
         self.imported.push((value, import, out));
         Ok(out)
     }
@@ -183,7 +192,7 @@ impl Planner<'_> {
     }
 
     /// The slot of real numbers, or of bytes where `bytes`, that a second input lies in.
-    fn second(&mut self, value: Id, layer: &Layer, steps: &mut Vec<Step>, bytes: bool) -> Result<usize, String> {
+    pub fn second(&mut self, value: Id, layer: &Layer, steps: &mut Vec<Step>, bytes: bool) -> Result<usize, String> {
         match (self.padded_input(value, &layer.nodes, steps)?, bytes) {
             (Input::Slot(slot), false) | (Input::Bytes(slot), true) => Ok(slot),
             _ => Err("a sum of bytes and real numbers".into()),
@@ -194,23 +203,28 @@ impl Planner<'_> {
         let values = self.values;
         let (made, source) = (&values[layer.output], &values[layer.inputs[0]]);
         let size = made.pixels() * self.padded(made);
-        if matches!(layer.op, Op::Quantize) && self.input(layer.inputs[0])? == Input::Picture {
+        if matches!(layer.op, Op::Quantize) && layer.inputs[0] == 0 && self.input(0)? == Input::Picture {
             self.place[layer.output] = Some(Input::Picture);
             self.quantizing.clone_from(&layer.nodes);
             return Ok(());
         }
+        if let Some(by) = self.scales_picture(layer) {
+            self.place[layer.output] = Some(Input::Picture);
+            self.scaled = Some((layer.output, by, layer.nodes.clone()));
+            return Ok(());
+        }
         // A convolution lays the picture out as it wants it.
-        let own = matches!(&layer.op, Op::Conv(c) if c.kind == Kind::Full && c.first.is_none())
+        let own = matches!(&layer.op, Op::Conv(Conv { kind: Kind::Full, first: None, prelude: None, .. }))
             && self.input(layer.inputs[0])? == Input::Picture;
         let mut input = match own {
             true => Input::Picture,
             false => self.padded_input(layer.inputs[0], &layer.nodes, steps)?,
         };
-        let mut macs = 0;
+        let (mut macs, mut depthwise) = (0, 0);
         let chunk = self.chunk(size);
         let work = match (&layer.op, source.quant) {
             (Op::Conv(conv), quant) => {
-                macs = conv_macs(conv, source, made);
+                (macs, depthwise) = conv_macs(conv, source, made);
                 match (quant, conv.kind) {
                     (_, Kind::Depthwise) => {
                         if quant.is_some() != made.quant.is_some() {
@@ -218,7 +232,7 @@ impl Planner<'_> {
                         }
                         let depthwise = self.depthwise(conv, source, made.quant)?;
                         let pieces = self.pieces(depthwise.window().positions(), 48);
-                        Work::Depthwise { depthwise: Box::new(depthwise), pieces }
+                        Work::Depthwise { depthwise: Box::new(depthwise), pieces, function: conv.function }
                     }
                     (None, Kind::Full) => self.conv(conv, layer, made, &mut input, steps)?,
                     (Some(quant), Kind::Full) => self.conv_bytes(conv, layer, quant, &mut input, steps)?,
@@ -258,11 +272,27 @@ impl Planner<'_> {
                 let pieces = self.pieces(window.positions(), 64);
                 Work::MaxPool { window: *window, channels: self.padded(made), pieces }
             }
+            (Op::MeanPool(window, counted), None) => {
+                let pieces = self.pieces(window.positions(), 64);
+                Work::MeanPool { window: *window, counted: *counted, channels: self.padded(made), pieces }
+            }
+            (Op::Apply(function), None) => Work::Apply { function: *function, chunk },
+            (Op::Mul, None) => Work::Multiply { other: self.second(layer.inputs[1], layer, steps, false)?, chunk },
+            (Op::Gate, None) => {
+                let by = self.second(layer.inputs[1], layer, steps, false)?;
+                Work::Scale { by, channels: self.padded(made), pieces: self.pieces(made.pixels(), MOST) }
+            }
+            (Op::Concat, None) => {
+                let mut parts = vec![];
+                for id in &layer.inputs {
+                    let (value, slot) = (&values[*id], self.second(*id, layer, steps, false)?);
+                    parts.push(Part { slot, channels: value.c, pixel: self.padded(value) });
+                }
+                Work::Concat { parts, channels: self.padded(made), pieces: self.pieces(made.pixels(), MOST) }
+            }
             (Op::Average, None) => Work::Average { channels: self.padded(made), pixels: source.pixels() },
             (Op::Average, Some(quant)) => self.average_bytes(source, made, quant)?,
-            (Op::Softmax | Op::Sigmoid, None) => {
-                Work::Scores { softmax: matches!(layer.op, Op::Softmax), count: made.c }
-            }
+            (Op::Softmax, None) => Work::Softmax { count: made.c },
             (Op::Pad(before, after), None) => {
                 let window = Window::new([source.h, source.w], [1, 1], [1, 1], [1, 1], *before, *after);
                 Work::Pad { window: window.ok_or("padding of nothing")?, channels: self.padded(made) }
@@ -271,8 +301,25 @@ impl Planner<'_> {
         };
         let out = self.take(size, made.quant.is_some());
         self.place[layer.output] = Some(out);
-        steps.push(Step { nodes: layer.nodes.clone(), work, input, out, size, macs });
+        // A picture's pixels are not padded to whole vectors.
+        let pixel = |v: &Value| if v.c == 3 { 3 } else { self.padded(v) };
+        let bytes = |v: &Value| v.pixels() * pixel(v) * if v.quant.is_some() { 1 } else { 4 };
+        let read = layer.reads().map(|id| bytes(&values[id])).sum();
+        steps.push(Step { nodes: layer.nodes.clone(), work, input, out, size, read, macs, depthwise });
         Ok(())
+    }
+
+    /// Factors and offsets, where all that a layer does is to scale the picture for others.
+    fn scales_picture(&self, layer: &Layer) -> Option<[[f32; 3]; 2]> {
+        let Op::Conv(conv @ Conv { filter: None, kind: Kind::Depthwise, written: OPEN, read: OPEN, .. }) = &layer.op
+        else {
+            return None;
+        };
+        let picture = layer.inputs[0] == 0 && self.input(0) == Ok(Input::Picture) && self.values[0].c == 3;
+        let whole =
+            picture && conv.function.is_none() && self.scaled.is_none() && !self.outputs.contains(&layer.output);
+        let by = [conv.factors[..].try_into().ok()?, conv.bias[..].try_into().ok()?];
+        whole.then_some(by)
     }
 
     /// Values per piece of work that only moves memory.
@@ -304,142 +351,6 @@ impl Planner<'_> {
         let counts = positions.div_ceil(last).max(1)..=positions.div_ceil(last.min(2 * tile)).max(1);
         let sizes = counts.map(|count| positions.div_ceil(count).next_multiple_of(2));
         Pieces { size: sizes.min_by_key(|s| span(*s)).unwrap_or(last), positions }
-    }
-
-    fn conv(
-        &mut self,
-        conv: &Conv,
-        layer: &Layer,
-        made: &Value,
-        input: &mut Input,
-        steps: &mut Vec<Step>,
-    ) -> Result<Work, String> {
-        let source = &self.values[layer.inputs[0]];
-        let residual = match conv.residual {
-            None => None,
-            Some(id) => Some(self.second(id, layer, steps, false)?),
-        };
-        let name = conv.filter.as_ref().ok_or("a convolution without a filter")?;
-        let taps = conv.window.kernel[0] * conv.window.kernel[1];
-        let inner = self.filter(name)?;
-        // (O,I,taps) in the file; (taps,I) are the rows here.
-        let channels = inner.len() / made.c / taps;
-        let (window, positions) = (conv.window, made.pixels());
-        // Values for each pixel where it is read as it lies.
-        let mut pixel = self.padded(source);
-        let mut size = [source.h, source.w];
-        let laid_out = *input == Input::Picture && conv.read == OPEN && window.dilation[1] == 1;
-        if laid_out && run_fits(3 * window.kernel[1]) {
-            let borders = borders(&window);
-            pixel = 3;
-            size = [0, 1].map(|i| borders[0][i] + size[i] + borders[1][i]);
-            // The picture as it is, where that will do.
-            if borders != [[0; 2]; 2] || strides(source, 3).channel != 1 {
-                *input = self.import(0, pixel, borders, &layer.nodes, steps)?;
-            }
-        }
-        // As it was handed in, the picture has no pixels of whole vectors.
-        let known = *input != Input::Picture || pixel == 3;
-        let inside = conv.first.is_none() && conv.read == OPEN && known && (window.before == [0; 2] || pixel == 3);
-        let starts = if inside { self.starts(&window, size, pixel)? } else { None };
-        // Channels that pad a pixel are multiplied, too, but where a pixel is all there is.
-        let lie = if taps == 1 { channels } else { pixel };
-        let starts = starts.filter(|_| taps == 1 || (run_fits(window.kernel[1] * lie) && 8 * lie <= 9 * channels));
-        let (rows, per, runs) = match (&conv.first, starts) {
-            (Some((first, _)), _) => (Rows::Depthwise(Box::new(self.depthwise(first, source, None)?)), channels, 1),
-            (None, Some(starts)) => (Rows::Direct(starts), lie, window.kernel[0]),
-            (None, None) => {
-                let strides = match *input {
-                    Input::Picture => strides(source, source.c),
-                    _ => hwc(source, self.padded(source)),
-                };
-                (Rows::Im2col(Im2col { window, channels: source.c, strides, read: conv.read }), channels, 1)
-            }
-        };
-        let k = per * taps;
-        let scale = name.scale.as_deref();
-        let weights = Weights::pack(self.isa, k, made.c, runs, |row, o| match (row / per, row % per) {
-            (tap, channel) if channel < channels => {
-                inner[(o * channels + channel) * taps + tap] * scale.map_or(1.0, |s| s[o])
-            }
-            _ => 0.0,
-        });
-        let mut bias = conv.bias.clone();
-        bias.resize(weights.n(), 0.0);
-        let row = match &rows {
-            Rows::Depthwise(d) => d.channels(),
-            _ => k,
-        };
-        let strip = if matches!(rows, Rows::Direct(_)) { MOST } else { STRIP / 4 / row.max(1) };
-        let most = strip.min(BLOCK / 4 / row.clamp(1, 384)).clamp(6, if k * weights.n() <= SMALL { FEW } else { MOST });
-        let pieces = self.pieces(positions, most);
-        if !matches!(rows, Rows::Direct(_)) {
-            self.scratch[0] = self.scratch[0].max(pieces.size.min(positions) * row);
-        }
-        let table = (0..pieces.size.min(positions)).map(|i| (i * row) as u32).collect();
-        let columns = self.columns(weights.n());
-        Ok(Work::Conv { rows, weights, bias, written: conv.written, residual, pieces, table, columns })
-    }
-
-    /// Columns per piece where there is one row only.
-    fn columns(&self, n: usize) -> usize {
-        n.div_ceil(self.threads * 2).next_multiple_of(column_step(self.isa))
-    }
-
-    fn filter(&self, filter: &Filter) -> Result<Vec<f32>, String> {
-        let values = self.constants.floats(&filter.name).map(|f| f.1);
-        values.ok_or_else(|| format!("the constant {:?} has not the size that it says", filter.name))
-    }
-
-    /// A depthwise convolution; of bytes where what it makes is bytes.
-    pub fn depthwise(&self, conv: &Conv, source: &Value, made: Option<Quant>) -> Result<Depthwise, String> {
-        if let Some(made) = made {
-            return self.depthwise_bytes(conv, source, made);
-        }
-        let taps = conv.window.kernel[0] * conv.window.kernel[1];
-        let (window, values) = match &conv.filter {
-            // A scale: one tap, as large as what it reads.
-            None => {
-                let window = Window::new([source.h, source.w], [1, 1], [1, 1], [1, 1], [0, 0], [0, 0]);
-                (window.ok_or("a scale of nothing")?, conv.factors.clone())
-            }
-            Some(filter) => {
-                let mut values = self.filter(filter)?;
-                if let Some(scale) = &filter.scale {
-                    values.chunks_exact_mut(taps).zip(scale).for_each(|(v, s)| v.iter_mut().for_each(|v| *v *= s));
-                }
-                (conv.window, values)
-            }
-        };
-        if values.len() != source.c * taps || conv.bias.len() != source.c {
-            return Err("a depthwise filter does not fit its picture".into());
-        }
-        let filter = |tap: usize, channel: usize| values[channel * taps + tap];
-        Ok(Depthwise::new(self.isa, window, source.c, filter, |c| conv.bias[c], conv.read, conv.written))
-    }
-
-    fn dense(&mut self, dense: &Dense) -> Result<Work, String> {
-        let values = self.filter(&dense.weights)?;
-        let padded = self.padded(&dense.input);
-        let scale = dense.weights.scale.as_deref();
-        // Rows in the order in which the pixels lie, those of padded channels zero.
-        let mut order = vec![None; dense.input.pixels() * padded];
-        for at in 0..dense.k {
-            let (pixel, channel) = dense.input.place(at);
-            order[pixel * padded + channel] = Some(at);
-        }
-        let weights = Weights::pack(self.isa, order.len(), dense.n, 1, |row, n| {
-            order[row].map_or(0.0, |k| {
-                let value = if dense.turned { values[n * dense.k + k] } else { values[k * dense.n + n] };
-                value * scale.map_or(1.0, |s| s[n])
-            })
-        });
-        let mut bias = dense.bias.clone();
-        bias.resize(weights.n(), 0.0);
-        let columns = self.columns(weights.n());
-        let pieces = Pieces { size: 1, positions: 1 };
-        let rows = Rows::Direct(Starts { starts: vec![0], pitch: 0 });
-        Ok(Work::Conv { rows, weights, bias, written: dense.written, residual: None, pieces, table: vec![], columns })
     }
 }
 
@@ -477,8 +388,8 @@ pub fn hwc(value: &Value, padded: usize) -> Strides {
     Strides { row: value.w * padded, column: padded, channel: 1 }
 }
 
-/// Multiplications of a convolution, each with an addition.
-fn conv_macs(conv: &Conv, read: &Value, made: &Value) -> usize {
+/// Multiplications of a convolution, each with an addition: all of them, and those where each channel is by itself.
+fn conv_macs(conv: &Conv, read: &Value, made: &Value) -> (usize, usize) {
     let own = |c: &Conv, inputs: usize, outputs: usize| {
         c.window.positions()
             * c.window.kernel[0]
@@ -486,5 +397,7 @@ fn conv_macs(conv: &Conv, read: &Value, made: &Value) -> usize {
             * if c.kind == Kind::Full { inputs } else { 1 }
             * outputs
     };
-    own(conv, read.c, made.c) + conv.first.as_ref().map_or(0, |(f, _)| own(f, read.c, read.c))
+    let first = conv.first.as_ref().map_or(0, |(f, _)| own(f, read.c, read.c));
+    let main = own(conv, read.c, made.c);
+    (main + first, if conv.kind == Kind::Full { first } else { main })
 }

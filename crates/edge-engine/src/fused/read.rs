@@ -2,6 +2,7 @@
 
 use super::constant::{Attributes, Constants, dims, quant};
 use super::graph::{Conv, Dense, Filter, Form, Id, Kind, Layer, OPEN, Op, Value};
+use edge_kernels::{Function, Ramp};
 use edge_package::InputSpec;
 use edge_vision::Layout;
 use std::collections::{HashMap, HashSet};
@@ -71,16 +72,16 @@ fn needed(graph: &GraphProto, outputs: &[&str]) -> HashSet<usize> {
     found
 }
 
-struct Reader<'a> {
-    opset: i64,
-    reading: Reading<'a>,
+pub struct Reader<'a> {
+    pub opset: i64,
+    pub reading: Reading<'a>,
 }
 
 /// Why a node is no layer.
-type Refusal = String;
+pub type Refusal = String;
 
 impl<'a> Reader<'a> {
-    fn value(&self, node: &NodeProto, input: usize) -> Result<(Id, &Value), Refusal> {
+    pub fn value(&self, node: &NodeProto, input: usize) -> Result<(Id, &Value), Refusal> {
         let name = node.input.get(input).ok_or("an input is missing")?;
         let id = *self.reading.by_name.get(name.as_str()).ok_or("what it reads is not computed by a layer of ours")?;
         Ok((id, &self.reading.values[id]))
@@ -92,7 +93,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The only value of an input that is a constant; `None` where there is no such input.
-    fn scalar(&self, node: &NodeProto, input: usize, missing: f32) -> Result<f32, Refusal> {
+    pub fn scalar(&self, node: &NodeProto, input: usize, missing: f32) -> Result<f32, Refusal> {
         match node.input.get(input).filter(|n| !n.is_empty()) {
             None => Ok(missing),
             Some(_) => match self.floats(node, input).as_ref().map(|(_, v)| v.as_slice()) {
@@ -102,7 +103,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn integers(&self, node: &NodeProto, attribute: &str, input: usize) -> Option<Vec<i64>> {
+    pub fn integers(&self, node: &NodeProto, attribute: &str, input: usize) -> Option<Vec<i64>> {
         let attributes = Attributes(node);
         attributes
             .ints(attribute)
@@ -148,18 +149,29 @@ impl<'a> Reader<'a> {
             "Clip" => self.clip(node)?,
             "Add" | "Sub" | "Mul" | "Div" => self.arithmetic(node)?,
             "Pad" => self.pad(node)?,
-            "MaxPool" => self.max_pool(node)?,
-            "GlobalAveragePool" | "ReduceMean" | "AveragePool" => self.average(node)?,
+            "MaxPool" | "AveragePool" => self.pool(node)?,
+            "GlobalAveragePool" | "ReduceMean" => self.average(node)?,
             "Gemm" | "MatMul" => self.dense(node)?,
-            "Softmax" | "Sigmoid" => {
+            "Concat" => self.concat(node)?,
+            "Softmax" => {
                 let (id, value) = self.value(node, 0)?;
                 let last = matches!(attributes.int("axis", if self.opset < 13 { 1 } else { -1 }), 1 | -1);
-                let flat = value.pixels() == 1 && value.dims().len() == 2;
-                match (node.op_type == "Softmax", flat && last, flat) {
-                    (true, true, _) => (Op::Softmax, vec![id], value.clone()),
-                    (false, _, true) => (Op::Sigmoid, vec![id], value.clone()),
-                    _ => return Err("only at the end, over (1, classes)".into()),
+                if !(value.pixels() == 1 && value.dims().len() == 2 && last) {
+                    return Err("only at the end, over (1, classes)".into());
                 }
+                (Op::Softmax, vec![id], value.clone())
+            }
+            "Sigmoid" => self.apply(node, Function::Sigmoid)?,
+            "HardSigmoid" => {
+                let ramp = Ramp {
+                    slope: attributes.float("alpha", 0.2),
+                    offset: attributes.float("beta", 0.5),
+                    limits: [0.0, 1.0],
+                };
+                self.apply(node, Function::Ramp(ramp))?
+            }
+            "HardSwish" => {
+                self.apply(node, Function::TimesRamp(Ramp { slope: 1.0 / 6.0, offset: 0.5, limits: [0.0, 1.0] }))?
             }
             "QuantizeLinear" => {
                 let (id, value) = self.value(node, 0)?;
@@ -190,7 +202,7 @@ impl<'a> Reader<'a> {
         self.push(index, node, op, inputs, value)
     }
 
-    fn alias(&self, node: &NodeProto, form: impl Fn(&Value) -> Value) -> Result<(Op, Vec<Id>, Value), Refusal> {
+    pub fn alias(&self, node: &NodeProto, form: impl Fn(&Value) -> Value) -> Result<(Op, Vec<Id>, Value), Refusal> {
         let (id, value) = self.value(node, 0)?;
         Ok((Op::Alias, vec![id], form(value)))
     }
@@ -198,6 +210,16 @@ impl<'a> Reader<'a> {
     fn limits(&self, node: &NodeProto, limits: [f32; 2]) -> Result<(Op, Vec<Id>, Value), Refusal> {
         let (id, value) = self.value(node, 0)?;
         Ok((Op::Limits(limits), vec![id], value.clone()))
+    }
+
+    fn apply(&self, node: &NodeProto, function: Function) -> Result<(Op, Vec<Id>, Value), Refusal> {
+        let (id, value) = self.value(node, 0)?;
+        if let Function::Ramp(r) | Function::TimesRamp(r) = function
+            && !(r.slope.is_finite() && r.offset.is_finite())
+        {
+            return Err("its slope is no finite number".into());
+        }
+        Ok((Op::Apply(function), vec![id], value.clone()))
     }
 
     fn clip(&self, node: &NodeProto) -> Result<(Op, Vec<Id>, Value), Refusal> {
@@ -251,7 +273,9 @@ impl<'a> Reader<'a> {
             read: OPEN,
             written: OPEN,
             residual: None,
+            function: None,
             first: None,
+            prelude: None,
         };
         Ok((Op::Conv(conv), vec![id], made))
     }
@@ -279,7 +303,7 @@ impl<'a> Reader<'a> {
         if mul.iter().chain(&add).any(|v| !v.is_finite()) {
             return Err("its statistics give no finite numbers".into());
         }
-        Ok((Op::Scale { mul, add }, vec![id], value.clone()))
+        Ok((Op::Scale { mul, add, written: OPEN }, vec![id], value.clone()))
     }
 
     /// One number per channel from a constant that is broadcast over a value.
@@ -305,10 +329,17 @@ impl<'a> Reader<'a> {
         let Some((place, constant)) = constant else {
             let ((a, left), (b, right)) = (self.value(node, 0)?, self.value(node, 1)?);
             let same = left.dims() == right.dims() && left.form == right.form;
-            return match (node.op_type == "Add", same) {
-                (true, true) => Ok((Op::Add(OPEN), vec![a, b], left.clone())),
-                (true, false) => Err("a sum of values of different shapes".into()),
-                (false, _) => Err(format!("{} of two computed values", node.op_type)),
+            let gates = |of: &Value, by: &Value| {
+                let picture = matches!(of.form, Form::Nchw | Form::Nhwc);
+                picture && of.form == by.form && by.pixels() == 1 && of.c == by.c
+            };
+            return match node.op_type.as_str() {
+                "Add" if same => Ok((Op::Add(OPEN), vec![a, b], left.clone())),
+                "Mul" if same => Ok((Op::Mul, vec![a, b], left.clone())),
+                "Mul" if gates(left, right) => Ok((Op::Gate, vec![a, b], left.clone())),
+                "Mul" if gates(right, left) => Ok((Op::Gate, vec![b, a], right.clone())),
+                "Add" | "Mul" => Err("of values of different shapes".into()),
+                other => Err(format!("{other} of two computed values")),
             };
         };
         let (id, value) = self.value(node, 1 - place)?;
@@ -325,80 +356,7 @@ impl<'a> Reader<'a> {
         if mul.iter().chain(&add).any(|v: &f32| !v.is_finite()) {
             return Err("its constant is no finite number".into());
         }
-        Ok((Op::Scale { mul, add }, vec![id], value.clone()))
-    }
-
-    fn pad(&self, node: &NodeProto) -> Result<(Op, Vec<Id>, Value), Refusal> {
-        let (id, value) = self.value(node, 0)?;
-        let mode = Attributes(node).text("mode");
-        let fill = if self.opset < 11 { Attributes(node).float("value", 0.0) } else { self.scalar(node, 2, 0.0)? };
-        let axes = node.input.get(3).is_some_and(|n| !n.is_empty());
-        if !(matches!(mode, "" | "constant") && fill == 0.0 && !axes) {
-            return Err("not of zeros".into());
-        }
-        let pads = self.integers(node, "pads", 1).ok_or("its pads are no constants")?;
-        let spatial = match value.form {
-            Form::Nchw => [2, 3],
-            Form::Nhwc => [1, 2],
-            _ => return Err("not of a picture".into()),
-        };
-        let fits = |p: &i64| (0..1 << 16).contains(p);
-        let others = |(i, p): (usize, &i64)| spatial.contains(&(i % 4)) || *p == 0;
-        if pads.len() != 8 || !pads.iter().all(fits) || !pads.iter().enumerate().all(others) {
-            return Err("not around the picture".into());
-        }
-        let side = |offset: usize| spatial.map(|axis| pads[offset + axis] as usize);
-        let (before, after) = (side(0), side(4));
-        let made = Value { h: value.h + before[0] + after[0], w: value.w + before[1] + after[1], ..value.clone() };
-        Ok((Op::Pad(before, after), vec![id], made))
-    }
-
-    fn max_pool(&self, node: &NodeProto) -> Result<(Op, Vec<Id>, Value), Refusal> {
-        let (id, value) = self.value(node, 0)?;
-        let attributes = Attributes(node);
-        let indices = node.output.get(1).is_some_and(|n| !n.is_empty());
-        if value.form != Form::Nchw || attributes.int("ceil_mode", 0) != 0 || indices {
-            return Err("with ceil_mode or indices, or not of (N,C,H,W)".into());
-        }
-        let kernel = attributes.ints("kernel_shape").and_then(|_| attributes.pair("kernel_shape", 1));
-        let kernel = kernel.ok_or("it has no kernel_shape of a picture")?;
-        let window = attributes.window([value.h, value.w], kernel)?;
-        let made = Value { h: window.output[0], w: window.output[1], ..value.clone() };
-        Ok((Op::MaxPool(window), vec![id], made))
-    }
-
-    fn average(&self, node: &NodeProto) -> Result<(Op, Vec<Id>, Value), Refusal> {
-        let (id, value) = self.value(node, 0)?;
-        let attributes = Attributes(node);
-        let spatial = match value.form {
-            Form::Nchw => [2, 3],
-            Form::Nhwc => [1, 2],
-            _ => return Err("not of a picture".into()),
-        };
-        let mut made = Value { h: 1, w: 1, ..value.clone() };
-        match node.op_type.as_str() {
-            "ReduceMean" => {
-                let axes = self.integers(node, "axes", 1).ok_or("its axes are no constants")?;
-                let mut axes: Vec<i64> = axes.iter().map(|a| if *a < 0 { a + 4 } else { *a }).collect();
-                axes.sort_unstable();
-                if axes != spatial {
-                    return Err("not over height and width".into());
-                }
-                if attributes.int("keepdims", 1) == 0 {
-                    made.form = Form::FlatHwc;
-                }
-            }
-            "AveragePool" => {
-                let whole = attributes.ints("kernel_shape") == Some(&[value.h as i64, value.w as i64][..]);
-                let padded = attributes.ints("pads").is_some_and(|p| p.iter().any(|p| *p != 0));
-                if value.form != Form::Nchw || !whole || padded || attributes.text("auto_pad").starts_with("SAME") {
-                    return Err("over parts of the picture".into());
-                }
-            }
-            _ if value.form != Form::Nchw => return Err("not of (N,C,H,W)".into()),
-            _ => {}
-        }
-        Ok((Op::Average, vec![id], made))
+        Ok((Op::Scale { mul, add, written: OPEN }, vec![id], value.clone()))
     }
 
     fn dense(&self, node: &NodeProto) -> Result<(Op, Vec<Id>, Value), Refusal> {
@@ -431,57 +389,8 @@ impl<'a> Reader<'a> {
             },
         };
         let weights = Filter { name: name.clone(), scale: None };
-        let dense = Dense { k, n, weights, turned, bias, written: OPEN, input: value.clone() };
+        let dense = Dense { k, n, weights, turned, bias, written: OPEN, function: None, input: value.clone() };
         let made = Value { name: String::new(), h: 1, w: 1, c: n, form: Form::FlatHwc, quant: None };
         Ok((Op::Dense(dense), vec![id], made))
-    }
-
-    fn transpose(&self, node: &NodeProto) -> Result<(Op, Vec<Id>, Value), Refusal> {
-        let perm = Attributes(node).ints("perm").unwrap_or_default().to_vec();
-        let (_, value) = self.value(node, 0)?;
-        let form = match (value.form, &perm[..]) {
-            (Form::Nhwc, [0, 3, 1, 2]) => Form::Nchw,
-            (Form::Nchw, [0, 2, 3, 1]) => Form::Nhwc,
-            _ => return Err("not between (N,H,W,C) and (N,C,H,W)".into()),
-        };
-        self.alias(node, |v| Value { form, ..v.clone() })
-    }
-
-    fn reshape(&self, node: &NodeProto) -> Result<(Op, Vec<Id>, Value), Refusal> {
-        let (_, value) = self.value(node, 0)?;
-        let from: Vec<i64> = value.dims().into_iter().map(|d| d as i64).collect();
-        let total: i64 = from.iter().product();
-        let to = match node.op_type.as_str() {
-            "Flatten" if Attributes(node).int("axis", 1) == 1 => vec![1, total],
-            "Flatten" => return Err("not after the batch".into()),
-            "Squeeze" => {
-                let axes = self.integers(node, "axes", 1).ok_or("its axes are no constants")?;
-                let axes: Vec<i64> = axes.iter().map(|a| if *a < 0 { a + from.len() as i64 } else { *a }).collect();
-                (0..from.len()).filter(|i| !axes.contains(&(*i as i64))).map(|i| from[i]).collect()
-            }
-            _ => {
-                if Attributes(node).int("allowzero", 0) != 0 {
-                    return Err("with allowzero".into());
-                }
-                let target = self.integers(node, "", 1).ok_or("its shape is no constant")?;
-                let copied = |(i, d): (usize, &i64)| if *d == 0 { from.get(i).copied().unwrap_or(-2) } else { *d };
-                let mut to: Vec<i64> = target.iter().enumerate().map(copied).collect();
-                let known: i64 = to.iter().filter(|d| **d != -1).try_fold(1_i64, |p, d| p.checked_mul(*d)).unwrap_or(0);
-                if let Some(open) = to.iter().position(|d| *d == -1) {
-                    to[open] = if known > 0 && total % known == 0 { total / known } else { 0 };
-                }
-                to
-            }
-        };
-        let c = value.c as i64;
-        let form = match (&to[..], value.form) {
-            ([1, n], Form::Nchw | Form::FlatChw) if *n == total => Form::FlatChw,
-            ([1, n], Form::Nhwc | Form::FlatHwc) if *n == total => Form::FlatHwc,
-            ([1, n, 1, 1], _) if *n == c && total == c => Form::Nchw,
-            ([1, 1, 1, n], _) if *n == c && total == c => Form::Nhwc,
-            _ if to == from => value.form,
-            _ => return Err(format!("to the shape {to:?}")),
-        };
-        self.alias(node, |v| Value { form, ..v.clone() })
     }
 }

@@ -1,13 +1,12 @@
 //! Steps: what runs for each picture, without allocating.
 
-use super::graph::Quant;
+use super::graph::{OPEN, Quant};
+use super::rows::{Requantize, Rows, Rows8, Scaled, Whole};
 use edge_kernels::{
-    Affine, Buffer, Depthwise, Epilogue, Im2col, Import, Isa, Places, Quads, Scale, Threads, Weights, Weights8, Window,
-    add, average, dequantize, gemm, gemm8, gemm8_float, gemv, max_pool, max_pool_bytes, quantize, requantize,
-    sum_bytes,
+    Affine, Buffer, Counted, Depthwise, Epilogue, Function, Import, Isa, Places, Quads, Threads, Weights, Window,
+    Winograd, add, apply, average, dequantize, gemm, gemm8, gemm8_float, gemv, max_pool, max_pool_bytes, mean_pool,
+    multiply, quantize, requantize, scale_rows, sum_bytes,
 };
-
-use std::ops::Range;
 
 /// Rows of the picture that are laid out at a time.
 const ROWS: usize = 16;
@@ -43,18 +42,6 @@ pub struct Scratch {
     pub bytes: Buffer<u8>,
 }
 
-/// What a matrix product of whole numbers becomes.
-pub struct Requantize {
-    /// Per column.
-    pub factor: Vec<f32>,
-    /// Per column.
-    pub offset: Vec<f32>,
-    /// Of the result, its zero point taken off.
-    pub limits: [f32; 2],
-    /// The zero point of the result.
-    pub zero: i32,
-}
-
 /// Positions, in pieces of `size`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pieces {
@@ -64,102 +51,28 @@ pub struct Pieces {
     pub positions: usize,
 }
 
-/// Where the rows of a matrix product lie in memory.
-pub struct Starts {
-    /// Where each begins.
-    pub starts: Vec<u32>,
-    /// From a run of values of a row to its next.
-    pub pitch: usize,
-}
-
-impl Starts {
-    fn lend(&self, rows: Range<usize>) -> Places<'_> {
-        Places { starts: &self.starts[rows], pitch: self.pitch }
-    }
-}
-
-/// Where a matrix product finds its rows.
-pub enum Rows {
-    /// In the input.
-    Direct(Starts),
-    /// In a strip, copied from under a window.
-    Im2col(Im2col),
-    /// In a strip, made by a depthwise convolution.
-    Depthwise(Box<Depthwise>),
-}
-
-/// Where a matrix product of whole numbers finds its rows.
-pub enum Rows8 {
-    /// In the input.
-    Direct(Starts),
-    /// In a strip, copied from under a window; the zero point, which is outside the picture, too.
-    Im2col(Im2col, u8),
-    /// In a strip, made by a depthwise convolution.
-    Depthwise(Box<Depthwise>),
-}
-
-/// Weights in whole numbers.
-pub enum Whole {
-    /// Multiplied in pairs, with rows from which the zero point is taken off.
-    Pairs(Weights8),
-    /// Multiplied in fours, with rows as they are, which begin at these places of a strip.
-    Quads(Quads, Vec<u32>),
-}
-
-impl Whole {
-    /// Rows.
-    pub fn k(&self) -> usize {
-        match self {
-            Whole::Pairs(weights) => weights.k(),
-            Whole::Quads(weights, _) => weights.k(),
-        }
-    }
-
-    /// Columns, padded to whole vectors.
-    pub fn n(&self) -> usize {
-        match self {
-            Whole::Pairs(weights) => weights.n(),
-            Whole::Quads(weights, _) => weights.n(),
-        }
-    }
-
-    /// Multiplies some rows in the way that the weights are for: by `pairs` or by `quads`, which say what is written.
-    #[allow(clippy::too_many_arguments)]
-    fn multiply<C>(
-        &self,
-        isa: Isa,
-        rows: &Rows8,
-        input: &[u8],
-        positions: Range<usize>,
-        scratch: &mut Scratch,
-        scale: &Requantize,
-        out: &mut [C],
-        pairs: fn(&[i16], &Weights8, &Scale<'_>, &mut [C]),
-        quads: fn(&Quads, &[u8], Places<'_>, &Scale<'_>, &mut [C]),
-    ) {
-        match self {
-            Whole::Pairs(weights) => {
-                let strip = rows.shorts(isa, weights.k(), input, positions, scratch);
-                pairs(strip, weights, &scale.lend(), out);
-            }
-            Whole::Quads(weights, table) => {
-                let (a, rows) = rows.bytes(isa, weights.k(), table, input, positions, scratch);
-                quads(weights, a, rows, &scale.lend(), out);
-            }
-        }
-    }
+/// Channels that are put beside others.
+pub struct Part {
+    /// The buffer that they lie in.
+    pub slot: usize,
+    /// How many.
+    pub channels: usize,
+    /// Values from one pixel to the next.
+    pub pixel: usize,
 }
 
 /// What a step does.
 pub enum Work {
-    /// Lays the picture out anew; as bytes where there is a scale.
-    Import { import: Import, quant: Option<Quant> },
+    /// Lays the picture out anew; as bytes where there is a scale, or with factors and offsets by channel.
+    Import { import: Import, quant: Option<Quant>, scaled: Option<[[f32; 3]; 2]> },
     /// A matrix product with what stands before and after it.
     Conv {
         rows: Rows,
         weights: Weights,
         bias: Vec<f32>,
         written: [f32; 2],
+        /// Applied to what is written.
+        function: Option<Function>,
         residual: Option<usize>,
         pieces: Pieces,
         /// Where the rows of a strip begin.
@@ -167,12 +80,25 @@ pub enum Work {
         /// Columns per piece where there is one row.
         columns: usize,
     },
+    /// A convolution with fewer multiplications.
+    Winograd {
+        layer: Box<Winograd>,
+        bias: Vec<f32>,
+        written: [f32; 2],
+        /// Applied to what is written.
+        function: Option<Function>,
+        residual: Option<usize>,
+        /// Rows of tiles per piece.
+        rows: usize,
+    },
     /// A matrix product of whole numbers with what stands before and after it.
     Conv8 { rows: Rows8, weights: Whole, scale: Requantize, pieces: Pieces },
     /// A depthwise convolution by itself.
-    Depthwise { depthwise: Box<Depthwise>, pieces: Pieces },
+    Depthwise { depthwise: Box<Depthwise>, pieces: Pieces, function: Option<Function> },
     /// The maximum under a window.
     MaxPool { window: Window, channels: usize, pieces: Pieces },
+    /// The mean under a window.
+    MeanPool { window: Window, counted: Counted, channels: usize, pieces: Pieces },
     /// The mean of each channel.
     Average { channels: usize, pixels: usize },
     /// Another scale, to or from bytes; with another value, a sum.
@@ -183,8 +109,16 @@ pub enum Work {
     Add { other: Option<usize>, limits: [f32; 2], chunk: usize },
     /// Zeros around a picture.
     Pad { window: Window, channels: usize },
-    /// Softmax or sigmoid of the first `count` values.
-    Scores { softmax: bool, count: usize },
+    /// A function of each value.
+    Apply { function: Function, chunk: usize },
+    /// A product, value by value.
+    Multiply { other: usize, chunk: usize },
+    /// Pixels multiplied by channel.
+    Scale { by: usize, channels: usize, pieces: Pieces },
+    /// Channels beside each other.
+    Concat { parts: Vec<Part>, channels: usize, pieces: Pieces },
+    /// Softmax of the first `count` values.
+    Softmax { count: usize },
 }
 
 /// A step.
@@ -199,8 +133,12 @@ pub struct Step {
     pub out: Input,
     /// How many values of it.
     pub size: usize,
+    /// Bytes that it reads beside its weights.
+    pub read: usize,
     /// Multiplications, each with an addition.
     pub macs: usize,
+    /// How many of them are a depthwise convolution's.
+    pub depthwise: usize,
 }
 
 /// The real numbers of an input.
@@ -248,14 +186,22 @@ impl Step {
         let input = lend(self.input, picture, memory);
         let other = |slot: &Option<usize>| slot.map(|slot| &memory.floats[slot][..self.size]);
         match &self.work {
-            Work::Import { import, .. } => {
+            Work::Import { import, scaled, .. } => {
                 let row = import.made()[1] * import.pixel;
                 threads.chunks(out, ROWS * row, scratch, |piece, out, _| {
-                    let first = piece * ROWS;
-                    import.run(isa, input, first..first + out.len() / row, out);
+                    let rows = piece * ROWS..piece * ROWS + out.len() / row;
+                    match *scaled {
+                        None => import.run(isa, input, rows, out),
+                        Some([mul, add]) => import.run_scaled(isa, input, mul, add, rows, out),
+                    }
                 });
             }
-            Work::Conv { rows, weights, bias, written, residual, pieces, table, columns } => {
+            Work::Conv { rows, weights, bias, written, function, residual, pieces, table, columns } => {
+                let then = |function: &Option<Function>, values: &mut [f32]| {
+                    if let Some(function) = function {
+                        apply(isa, *function, values);
+                    }
+                };
                 let added = other(residual);
                 let epilogue = |first: usize, len: usize| Epilogue {
                     bias,
@@ -268,6 +214,7 @@ impl Step {
                     threads.chunks(out, *columns, scratch, |piece, out, _| {
                         let first = piece * columns;
                         gemv(input, weights, first, &epilogue(first, out.len()), out);
+                        then(function, out);
                     });
                     return;
                 }
@@ -277,27 +224,60 @@ impl Step {
                     let count = out.len() / n;
                     let positions = first..first + count;
                     let epilogue = epilogue(first * n, out.len());
+                    let k = weights.k();
+                    let pixels = positions.start * k..positions.end * k;
+                    let row = if let Rows::Depthwise(d, _) = rows { d.channels() } else { k };
+                    let strip = match rows {
+                        Rows::Direct(_) => &mut [],
+                        _ => &mut scratch.floats[..count * row],
+                    };
                     match rows {
                         Rows::Direct(rows) => gemm(input, rows.lend(positions), weights, &epilogue, out),
-                        Rows::Im2col(im2col) => {
-                            let strip = &mut scratch.floats[..count * im2col.k()];
-                            im2col.run(input, positions, strip);
-                            gemm(strip, Places { starts: &table[..count], pitch: 0 }, weights, &epilogue, out);
-                        }
-                        Rows::Depthwise(depthwise) => {
-                            let strip = &mut scratch.floats[..count * depthwise.channels()];
+                        Rows::Im2col(im2col) => im2col.run(input, positions, strip),
+                        Rows::Depthwise(depthwise, function) => {
                             depthwise.run(&input[..depthwise.input_len()], positions, strip);
-                            gemm(strip, Places { starts: &table[..count], pitch: 0 }, weights, &epilogue, out);
+                            then(function, strip);
                         }
+                        Rows::Scaled(Scaled { mul, add, written }) => {
+                            scale_rows(isa, &input[pixels], mul, Some(add), *written, strip);
+                        }
+                        Rows::Gated(by) => {
+                            scale_rows(isa, &input[pixels], &memory.floats[*by][..k], None, OPEN, strip);
+                        }
+                    }
+                    if !matches!(rows, Rows::Direct(_)) {
+                        gemm(strip, Places { starts: &table[..count], pitch: 0 }, weights, &epilogue, out);
+                    }
+                    then(function, out);
+                });
+            }
+            Work::Winograd { layer, bias, written, function, residual, rows } => {
+                let w = layer.window();
+                let input = &input[..w.input[0] * w.input[1] * layer.channels()];
+                let (added, row) = (other(residual), 2 * w.output[1] * layer.n());
+                threads.chunks(out, rows * row, scratch, |piece, out, scratch| {
+                    let (first, at) = (piece * rows, piece * rows * row);
+                    let epilogue = Epilogue {
+                        bias,
+                        residual: added.map(|r| &r[at..at + out.len()]),
+                        low: written[0],
+                        high: written[1],
+                    };
+                    layer.run(input, first..first + out.len().div_ceil(row), &epilogue, &mut scratch.floats, out);
+                    if let Some(function) = function {
+                        apply(isa, *function, out);
                     }
                 });
             }
-            Work::Depthwise { depthwise, pieces } => {
+            Work::Depthwise { depthwise, pieces, function } => {
                 let input = &input[..depthwise.input_len()];
                 let channels = depthwise.channels();
                 threads.chunks(out, pieces.size * channels, scratch, |piece, out, _| {
                     let first = piece * pieces.size;
                     depthwise.run(input, first..first + out.len() / channels, out);
+                    if let Some(function) = function {
+                        apply(isa, *function, out);
+                    }
                 });
             }
             Work::MaxPool { window, channels, pieces } => {
@@ -305,6 +285,44 @@ impl Step {
                 threads.chunks(out, pieces.size * channels, scratch, |piece, out, _| {
                     let first = piece * pieces.size;
                     max_pool(isa, window, *channels, input, first..first + out.len() / channels, out);
+                });
+            }
+            Work::MeanPool { window, counted, channels, pieces } => {
+                let input = &input[..window.input[0] * window.input[1] * channels];
+                threads.chunks(out, pieces.size * channels, scratch, |piece, out, _| {
+                    let first = piece * pieces.size;
+                    mean_pool(isa, window, *counted, *channels, input, first..first + out.len() / channels, out);
+                });
+            }
+            Work::Apply { function, chunk } => threads.chunks(out, *chunk, scratch, |piece, out, _| {
+                out.copy_from_slice(&input[piece * chunk..piece * chunk + out.len()]);
+                apply(isa, *function, out);
+            }),
+            Work::Multiply { other, chunk } => {
+                let other = &memory.floats[*other][..self.size];
+                threads.chunks(out, *chunk, scratch, |piece, out, _| {
+                    let range = piece * chunk..piece * chunk + out.len();
+                    multiply(isa, &input[range.clone()], &other[range], out);
+                });
+            }
+            Work::Scale { by, channels, pieces } => {
+                let by = &memory.floats[*by][..*channels];
+                threads.chunks(out, pieces.size * channels, scratch, |piece, out, _| {
+                    let first = piece * pieces.size * channels;
+                    scale_rows(isa, &input[first..first + out.len()], by, None, OPEN, out);
+                });
+            }
+            Work::Concat { parts, channels, pieces } => {
+                threads.chunks(out, pieces.size * channels, scratch, |piece, out, _| {
+                    let mut at = 0;
+                    for part in parts {
+                        let from = &memory.floats[part.slot][piece * pieces.size * part.pixel..];
+                        for (pixel, from) in out.chunks_exact_mut(*channels).zip(from.chunks_exact(part.pixel)) {
+                            pixel[at..at + part.channels].copy_from_slice(&from[..part.channels]);
+                        }
+                        at += part.channels;
+                    }
+                    out.chunks_exact_mut(*channels).for_each(|pixel| pixel[at..].fill(0.0));
                 });
             }
             Work::Average { channels, pixels } => average(isa, *channels, &input[..channels * pixels], out),
@@ -324,7 +342,7 @@ impl Step {
                     }
                 }
             }
-            Work::Scores { softmax, count } => scores(*softmax, &input[..*count], out),
+            Work::Softmax { count } => softmax(&input[..*count], out),
             Work::Conv8 { .. } | Work::Rescale { .. } | Work::AverageBytes { .. } => {}
         }
     }
@@ -387,7 +405,7 @@ impl Step {
         let Input::Bytes(slot) = self.input else {
             let input = lend(self.input, picture, memory);
             match &self.work {
-                Work::Import { import, quant: Some(quant) } => {
+                Work::Import { import, quant: Some(quant), .. } => {
                     let row = import.made()[1] * import.pixel;
                     threads.chunks(out, ROWS * row, scratch, |piece, out, _| {
                         let rows = piece * ROWS..piece * ROWS + out.len() / row;
@@ -412,7 +430,7 @@ impl Step {
                     weights.multiply(isa, rows, input, positions, scratch, scale, out, gemm8, Quads::multiply);
                 });
             }
-            Work::Depthwise { depthwise, pieces } => {
+            Work::Depthwise { depthwise, pieces, .. } => {
                 let input = &input[..depthwise.input_len()];
                 let channels = depthwise.channels();
                 threads.chunks(out, pieces.size * channels, scratch, |piece, out, _| {
@@ -444,65 +462,9 @@ impl Step {
     }
 }
 
-impl Requantize {
-    fn lend(&self) -> Scale<'_> {
-        Scale { factor: &self.factor, offset: &self.offset, limits: self.limits, zero: self.zero }
-    }
-}
-
-impl Rows8 {
-    /// Rows of `k` values for some positions, their zero point taken off.
-    fn shorts<'a>(
-        &self,
-        isa: Isa,
-        k: usize,
-        input: &[u8],
-        positions: Range<usize>,
-        scratch: &'a mut Scratch,
-    ) -> &'a [i16] {
-        let strip = &mut scratch.shorts[..positions.len() * k];
-        match self {
-            Rows8::Direct(_) => {}
-            Rows8::Im2col(im2col, zero) => im2col.run_shorts(isa, input, *zero, positions, strip),
-            Rows8::Depthwise(depthwise) => depthwise.run_strip(&input[..depthwise.input_len()], positions, strip),
-        }
-        strip
-    }
-
-    /// Rows of `k` bytes for some positions, and where each begins.
-    fn bytes<'a>(
-        &'a self,
-        isa: Isa,
-        k: usize,
-        table: &'a [u32],
-        input: &'a [u8],
-        positions: Range<usize>,
-        scratch: &'a mut Scratch,
-    ) -> (&'a [u8], Places<'a>) {
-        let table = Places { starts: &table[..positions.len().min(table.len())], pitch: 0 };
-        match self {
-            Rows8::Direct(rows) => (input, rows.lend(positions)),
-            Rows8::Im2col(im2col, zero) => {
-                let strip = &mut scratch.bytes[..positions.len() * k];
-                im2col.run_bytes(isa, input, *zero, positions, strip);
-                (strip, table)
-            }
-            Rows8::Depthwise(depthwise) => {
-                let strip = &mut scratch.bytes[..positions.len() * depthwise.channels()];
-                depthwise.run_bytes(&input[..depthwise.input_len()], positions, strip);
-                (strip, table)
-            }
-        }
-    }
-}
-
-/// Softmax or sigmoid.
-fn scores(softmax: bool, input: &[f32], out: &mut [f32]) {
+/// e^x of each value, divided by the sum of all.
+fn softmax(input: &[f32], out: &mut [f32]) {
     let out = &mut out[..input.len()];
-    if !softmax {
-        out.iter_mut().zip(input).for_each(|(o, x)| *o = 1.0 / (1.0 + (-x).exp()));
-        return;
-    }
     let largest = input.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     out.iter_mut().zip(input).for_each(|(o, x)| *o = (x - largest).exp());
     let sum: f32 = out.iter().sum();

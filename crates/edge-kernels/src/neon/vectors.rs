@@ -1,0 +1,227 @@
+//! Vectors of NEON, and the float32 tile.
+
+use super::loops;
+use crate::Isa;
+use crate::isa::Kind;
+use crate::simd::{Runs, Simd};
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+/// NEON, which every processor of 64 bits has.
+#[derive(Clone, Copy)]
+pub(crate) struct Neon {
+    in_order: bool,
+}
+
+impl Neon {
+    /// The set's vectors.
+    ///
+    /// # Safety
+    /// The machine has the instructions.
+    #[inline(always)]
+    pub(crate) unsafe fn new(isa: Isa) -> Neon {
+        Neon { in_order: isa.kind() == Kind::InOrder }
+    }
+
+    /// Whether the loops are for processors that start instructions in their order.
+    #[inline(always)]
+    pub(crate) fn in_order(self) -> bool {
+        self.in_order
+    }
+}
+
+/// Two registers.
+type Floats = [float32x4_t; 2];
+/// Two registers.
+type Ints = [int32x4_t; 2];
+
+/// Does the same with both registers.
+#[inline(always)]
+fn both<A: Copy, B: Copy, R>(a: [A; 2], b: [B; 2], f: impl Fn(A, B) -> R) -> [R; 2] {
+    [f(a[0], b[0]), f(a[1], b[1])]
+}
+
+/// Rounds half to even; what does not fit becomes the nearest that does, NaN zero.
+#[inline(always)]
+fn whole(v: Floats) -> Ints {
+    // SAFETY: every machine of this architecture has the instructions.
+    v.map(|v| unsafe { vcvtnq_s32_f32(v) })
+}
+
+// SAFETY of all that follows: every machine of this architecture has the instructions; pointers by the caller's promise.
+impl Simd for Neon {
+    type V = Floats;
+    const LANES: usize = 8;
+    #[inline(always)]
+    fn splat(self, x: f32) -> Floats {
+        // SAFETY: see above.
+        [unsafe { vdupq_n_f32(x) }; 2]
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> Floats {
+        // SAFETY: see above.
+        unsafe { [vld1q_f32(p), vld1q_f32(p.add(4))] }
+    }
+    /// One instruction loads both registers from an address in a register; left alone, the compiler computes the address of each.
+    #[expect(clippy::pointers_in_nomem_asm_block, reason = "it does nothing")]
+    #[inline(always)]
+    unsafe fn load_apart(self, p: *const f32) -> Floats {
+        let mut p = p;
+        // SAFETY: nothing is done; the rest is the caller's promise.
+        unsafe {
+            asm!("/* {} */", inout(reg) p, options(pure, nomem, nostack, preserves_flags));
+            self.load(p)
+        }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: Floats) {
+        // SAFETY: see above.
+        unsafe {
+            vst1q_f32(p, v[0]);
+            vst1q_f32(p.add(4), v[1]);
+        }
+    }
+    #[inline(always)]
+    fn fma(self, a: Floats, b: Floats, c: Floats) -> Floats {
+        // SAFETY: see above.
+        unsafe { [vfmaq_f32(c[0], a[0], b[0]), vfmaq_f32(c[1], a[1], b[1])] }
+    }
+    /// Rounded twice, as plain Rust does.
+    #[inline(always)]
+    fn scale(self, a: Floats, b: Floats, c: Floats) -> Floats {
+        self.add(self.mul(a, b), c)
+    }
+    #[inline(always)]
+    fn add(self, a: Floats, b: Floats) -> Floats {
+        // SAFETY: see above.
+        both(a, b, |a, b| unsafe { vaddq_f32(a, b) })
+    }
+    #[inline(always)]
+    fn mul(self, a: Floats, b: Floats) -> Floats {
+        // SAFETY: see above.
+        both(a, b, |a, b| unsafe { vmulq_f32(a, b) })
+    }
+    #[inline(always)]
+    fn max(self, a: Floats, b: Floats) -> Floats {
+        // SAFETY: see above.
+        both(a, b, |a, b| unsafe { vmaxq_f32(a, b) })
+    }
+    #[inline(always)]
+    fn min(self, a: Floats, b: Floats) -> Floats {
+        // SAFETY: see above.
+        both(a, b, |a, b| unsafe { vminq_f32(a, b) })
+    }
+    #[inline(always)]
+    fn fetch<T>(self, p: *const T) {
+        // SAFETY: a hint; it reads nothing.
+        unsafe { asm!("prfm pldl1keep, [{}]", in(reg) p, options(nostack, readonly, preserves_flags)) }
+    }
+
+    type I = Ints;
+    #[inline(always)]
+    fn zero(self) -> Ints {
+        // SAFETY: see above.
+        [unsafe { vdupq_n_s32(0) }; 2]
+    }
+    #[inline(always)]
+    unsafe fn pair(self, p: *const i16) -> Ints {
+        // SAFETY: see above.
+        [unsafe { vdupq_n_s32(p.cast::<i32>().read_unaligned()) }; 2]
+    }
+    #[inline(always)]
+    unsafe fn pairs(self, p: *const i16) -> Ints {
+        // SAFETY: see above.
+        unsafe { [vreinterpretq_s32_s16(vld1q_s16(p)), vreinterpretq_s32_s16(vld1q_s16(p.add(8)))] }
+    }
+    #[inline(always)]
+    fn dot(self, a: Ints, b: Ints, sum: Ints) -> Ints {
+        let dot = |a, b, sum| {
+            // SAFETY: see above.
+            unsafe {
+                let (a, b) = (vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b));
+                let low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
+                vaddq_s32(sum, vpaddq_s32(low, vmull_high_s16(a, b)))
+            }
+        };
+        [dot(a[0], b[0], sum[0]), dot(a[1], b[1], sum[1])]
+    }
+    #[inline(always)]
+    fn float(self, i: Ints) -> Floats {
+        // SAFETY: see above.
+        i.map(|i| unsafe { vcvtq_f32_s32(i) })
+    }
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> Floats {
+        // SAFETY: see above.
+        unsafe {
+            let v = vmovl_u8(vld1_u8(p));
+            [vcvtq_f32_u32(vmovl_u16(vget_low_u16(v))), vcvtq_f32_u32(vmovl_high_u16(v))]
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_u8(self, p: *mut u8, v: Floats, zero: i32) {
+        let v = whole(v);
+        // SAFETY: see above.
+        unsafe {
+            let zero = vdupq_n_s32(zero);
+            let half = vqmovn_high_s32(vqmovn_s32(vqaddq_s32(v[0], zero)), vqaddq_s32(v[1], zero));
+            vst1_u8(p, vqmovun_s16(half));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_i16(self, p: *mut i16, v: Floats) {
+        let v = whole(v);
+        // SAFETY: see above.
+        unsafe { vst1q_s16(p, vqmovn_high_s32(vqmovn_s32(v[0]), v[1])) }
+    }
+
+    /// Four values of each row at a time.
+    #[inline(always)]
+    unsafe fn products<const M: usize, const N: usize>(
+        self,
+        a: [*const f32; M],
+        runs: Runs,
+        mut panel: *const f32,
+        mut sums: [[Floats; N]; M],
+    ) -> [[Floats; N]; M] {
+        // SAFETY: see above.
+        unsafe {
+            macro_rules! multiply {
+                ($x:ident, $lane:literal) => {
+                    for j in 0..2 * N {
+                        let w = vld1q_f32(panel.add(($lane * 2 * N + j) * 4));
+                        for i in 0..M {
+                            let sum = &mut sums[i][j / 2][j % 2];
+                            *sum = vfmaq_laneq_f32::<$lane>(*sum, w, $x[i]);
+                        }
+                    }
+                };
+            }
+            for first in (0..runs.count).map(|r| r * runs.pitch) {
+                let mut k = first;
+                if M == 6 && N == 2 && self.in_order && runs.k >= 4 {
+                    let count = runs.k / 4;
+                    k += 4 * count;
+                    let ends = std::array::from_fn(|i| a.as_ptr().add(i).read().add(k));
+                    panel = loops::floats(ends, count, panel, &mut *(&raw mut sums).cast());
+                }
+                while k + 4 <= first + runs.k {
+                    let x: [float32x4_t; M] = std::array::from_fn(|i| vld1q_f32(a[i].add(k)));
+                    multiply!(x, 0);
+                    multiply!(x, 1);
+                    multiply!(x, 2);
+                    multiply!(x, 3);
+                    panel = panel.add(4 * N * 8);
+                    k += 4;
+                }
+                while k < first + runs.k {
+                    let x: [float32x4_t; M] = std::array::from_fn(|i| vld1q_dup_f32(a[i].add(k)));
+                    multiply!(x, 0);
+                    panel = panel.add(N * 8);
+                    k += 1;
+                }
+            }
+        }
+        sums
+    }
+}
