@@ -1,6 +1,8 @@
 //! Picture → tensor → logits → decision, the one way that host and device share.
 
-use edge_engine::{Backend, Cost, CpuBackend, Description, EngineError, LoadOptions, OnnxModel, Part, decision};
+use edge_engine::{
+    Backend, Buffer, Cost, CpuBackend, Description, EngineError, LoadOptions, OnnxModel, Part, decision,
+};
 use edge_package::{Manifest, PackageError, VerifiedPackage, Version};
 use edge_vision::{DecodeOptions, FrameError, Mount, Picture, RawFrame, ResizeError, Resizer, to_picture_into};
 use std::time::{Duration, Instant};
@@ -63,7 +65,8 @@ pub struct Classifier {
     resizer: Resizer,
     /// A frame as a picture, and what is seen of it.
     pictures: [Picture; 2],
-    tensor: Vec<f32>,
+    /// Where the backend likes it best. After it, as its memory may be.
+    tensor: Buffer,
     logits: Vec<f32>,
     scores: Vec<f32>,
 }
@@ -84,7 +87,7 @@ impl Classifier {
     }
 
     /// Puts a loaded network under a manifest.
-    pub fn with_backend(backend: Box<dyn Backend>, manifest: Manifest) -> Result<Classifier, ClassifyError> {
+    pub fn with_backend(mut backend: Box<dyn Backend>, manifest: Manifest) -> Result<Classifier, ClassifyError> {
         let classes = backend.description().classes;
         if manifest.labels.len() != classes {
             return Err(ClassifyError::Labels { labels: manifest.labels.len(), classes });
@@ -92,7 +95,7 @@ impl Classifier {
         Ok(Classifier {
             resizer: Resizer::new(manifest.resize)?,
             pictures: [Picture::blank(1, 1)?, Picture::blank(1, 1)?],
-            tensor: vec![0.0; manifest.input.len()],
+            tensor: backend.buffer(manifest.input.len()),
             logits: vec![0.0; classes],
             scores: Vec::with_capacity(classes),
             backend,

@@ -91,6 +91,9 @@ pub struct Fault {
     pub source: String,
     /// What was wrong.
     pub error: String,
+    /// As in [`Event`]; empty in logs of earlier versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub backend: String,
 }
 
 /// Something that happened to the device and is no classification: a camera that stalled, a package that was reloaded.
@@ -103,6 +106,9 @@ pub struct Notice {
     /// As in [`Event`].
     #[serde(default)]
     pub clock_synced: Option<bool>,
+    /// As in [`Event`]; empty in logs of earlier versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub backend: String,
     /// What kind of thing, in a word for programs: `camera_stalled`, `camera_lost`, `camera_back`, `log_gap`, `reloaded`…
     pub event: String,
     /// What happened, for people.
@@ -163,6 +169,9 @@ pub struct Summary {
     /// As in [`Event`].
     #[serde(default)]
     pub clock_synced: Option<bool>,
+    /// As in [`Event`]; empty in logs of earlier versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub backend: String,
     /// What it sums up.
     pub summary: Totals,
 }

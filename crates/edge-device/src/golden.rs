@@ -78,7 +78,7 @@ pub fn replay(classifier: &mut Classifier, package: &VerifiedPackage) -> Vec<Gol
 
 fn replay_one(classifier: &mut Classifier, package: &VerifiedPackage, golden: &Golden) -> GoldenOutcome {
     let mut outcome = GoldenOutcome { name: golden.name.clone(), max_delta: 0.0, allowed: 0.0, failure: None };
-    let tolerance = package.manifest().tolerance;
+    let tolerance = package.manifest().tolerance_of(classifier.description().backend);
     outcome.failure = check(classifier, package, golden, tolerance, &mut outcome).err();
     outcome
 }

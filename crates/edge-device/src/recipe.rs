@@ -117,6 +117,9 @@ pub struct Recipe {
     pub created: u64,
     /// (name, JPEG or PNG bytes) for golden samples; with none, synthetic ones are made.
     pub goldens: Vec<(String, Vec<u8>)>,
+    /// How far TensorRT's outputs for golden samples may be off: a share of the largest one, or for a quantized network
+    /// steps. Default: see [`Manifest::tolerance_of`].
+    pub tensorrt_tolerance: Option<f32>,
     /// Classes may go by their number where labels are missing; never in a package.
     pub numbered_labels: bool,
 }
@@ -130,6 +133,7 @@ pub struct Prepared {
     /// What was taken from where, for people.
     pub notes: Vec<String>,
     goldens: Vec<(String, Vec<u8>)>,
+    tensorrt_tolerance: Option<f32>,
     output_step: Option<f32>,
     /// Whether user or model said which activation it is.
     activation_said: bool,
@@ -208,6 +212,7 @@ impl Recipe {
             classifier,
             notes,
             goldens: self.goldens.clone(),
+            tensorrt_tolerance: self.tensorrt_tolerance,
             output_step: contract.output_step,
             activation_said: self.activation.or(said.activation).is_some(),
         })
@@ -303,6 +308,7 @@ impl Recipe {
             tolerance: Tolerance::Float { relative: FLOAT_TOLERANCE },
             provenance: vec![("tool".into(), format!("edge-pack {}", Version::current()))],
             parts: vec![],
+            tolerances: vec![],
         })
     }
 
@@ -354,6 +360,13 @@ impl Prepared {
             // Without a quantized output, the step an int8 output would have had stands in.
             let step = self.output_step.unwrap_or(largest / 127.0);
             self.manifest.tolerance = Tolerance::Int8 { steps: INT8_STEPS, step };
+        }
+        if let Some(said) = self.tensorrt_tolerance {
+            let tolerance = match self.manifest.tolerance {
+                Tolerance::Float { .. } => Tolerance::Float { relative: said },
+                Tolerance::Int8 { step, .. } => Tolerance::Int8 { steps: said as u32, step },
+            };
+            self.manifest.tolerances = vec![("tensorrt".into(), tolerance)];
         }
         Ok(writer.finish(self.manifest, key)?)
     }

@@ -1,8 +1,8 @@
 //! What every way of running a network has in common.
 
-use crate::{Cost, EngineError, OnnxModel};
-use edge_package::InputSpec;
+use crate::{Cost, EngineError};
 use std::fmt;
+use std::ops::DerefMut;
 use std::time::Duration;
 
 /// How to load.
@@ -56,15 +56,19 @@ pub struct Part {
     pub time: Option<Duration>,
 }
 
-/// A loaded network that classifies one picture at a time.
+/// Values that are written where they are needed.
+pub type Buffer = Box<dyn DerefMut<Target = [f32]>>;
+
+/// A loaded network that classifies one picture at a time. How it is loaded is each backend's own: one needs threads, the
+/// other a folder for engines.
 pub trait Backend {
-    /// Prepares `model` for pictures of the shape in `input`. `output` names the graph output to read.
-    fn load(model: &OnnxModel<'_>, input: &InputSpec, output: &str, options: &LoadOptions) -> Result<Self, EngineError>
-    where
-        Self: Sized;
+    /// Memory for the `len` values of a picture. Any slice may be classified; from this memory it costs the least.
+    fn buffer(&mut self, len: usize) -> Buffer {
+        Box::new(vec![0.0; len])
+    }
 
     /// Runs the network on one preprocessed picture. `tensor` holds the values of shape
-    /// [`InputSpec::shape`]; `logits` gets one value per class, exactly as the network gives them.
+    /// [`edge_package::InputSpec::shape`]; `logits` gets one value per class, exactly as the network gives them.
     /// NaN or infinity among them is an error.
     fn classify(&mut self, tensor: &[f32], logits: &mut [f32]) -> Result<(), EngineError>;
 

@@ -16,8 +16,9 @@ pub struct CpuBackend {
     description: Description,
 }
 
-impl Backend for CpuBackend {
-    fn load(
+impl CpuBackend {
+    /// Prepares `model` for pictures of the shape in `input`. `output` names the graph output to read.
+    pub fn load(
         model: &OnnxModel<'_>,
         input: &InputSpec,
         output: &str,
@@ -41,7 +42,9 @@ impl Backend for CpuBackend {
         let description = Description { backend: "cpu", engine, isa, threads: options.threads, classes };
         Ok(CpuBackend { runner, description })
     }
+}
 
+impl Backend for CpuBackend {
     fn classify(&mut self, tensor: &[f32], logits: &mut [f32]) -> Result<(), EngineError> {
         if logits.len() != self.description.classes {
             let (found, expected) = (logits.len(), self.description.classes);
@@ -49,10 +52,7 @@ impl Backend for CpuBackend {
         }
         self.runner.run(tensor)?;
         self.runner.copy(0, tensor, logits)?;
-        match logits.iter().position(|v| !v.is_finite()) {
-            Some(class) => Err(EngineError::NotFinite { class }),
-            None => Ok(()),
-        }
+        all_finite(logits)
     }
 
     fn description(&self) -> &Description {
@@ -80,6 +80,14 @@ impl Backend for CpuBackend {
     fn cost(&self) -> Option<Cost> {
         let own = self.runner.fused.as_ref()?;
         Some(Cost { steps: own.costs().to_vec(), buffers: own.buffers(), uncounted: self.runner.refused.len() })
+    }
+}
+
+/// No decision can be built on NaN or infinity.
+pub(crate) fn all_finite(logits: &[f32]) -> Result<(), EngineError> {
+    match logits.iter().position(|v| !v.is_finite()) {
+        Some(class) => Err(EngineError::NotFinite { class }),
+        None => Ok(()),
     }
 }
 

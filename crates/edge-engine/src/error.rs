@@ -1,5 +1,6 @@
 //! Why a model cannot be run.
 
+use edge_tensorrt::TensorRtError;
 use std::fmt;
 
 /// An operator without an implementation.
@@ -63,6 +64,14 @@ pub enum EngineError {
         /// The length wanted.
         expected: usize,
     },
+    /// TensorRT cannot run it, or not here.
+    #[error(transparent)]
+    TensorRt(#[from] TensorRtError),
+    /// An int8 network whose quantization TensorRT does not read.
+    #[error(
+        "TensorRT does not read this quantization ({0}); make one that it reads with `edge-pack quantize --for tensorrt`, or run this one with the backend cpu"
+    )]
+    NotForTensorRt(String),
     /// The thread count is not possible.
     #[error("{0} threads are not possible; give 1 to 256")]
     Threads(usize),

@@ -2,7 +2,8 @@
 //!
 //! The only crate that names tract. [`OnnxModel`] reads an ONNX file and says what it is (input, output,
 //! opset, what it cannot do); a [`Backend`] runs it, one picture at a time; [`decision`] turns its outputs
-//! into scores, the best classes and a verdict. Nothing here knows of files, cameras or packages' bytes.
+//! into scores, the best classes and a verdict. Nothing here knows of files, cameras or packages' bytes; the folder of engines
+//! that the backend `tensorrt` takes is the business of `edge-tensorrt`, which it stands on.
 
 pub mod decision;
 
@@ -15,9 +16,10 @@ mod guard;
 mod onnx;
 mod probe;
 mod runner;
+mod tensorrt;
 mod wire;
 
-pub use backend::{Backend, Description, LoadOptions, Part};
+pub use backend::{Backend, Buffer, Description, LoadOptions, Part};
 pub use cost::{Cost, StepCost};
 pub use cpu::CpuBackend;
 /// The measured peaks of a set of instructions, and the set in use.
@@ -27,5 +29,6 @@ pub use error::{EngineError, UnsupportedOp};
 pub use fused::{Attributes, Constants, tensor_floats};
 pub use onnx::{FinalActivation, InputHint, ModelContract, OPSETS, OnnxModel};
 pub use probe::Probe;
+pub use tensorrt::TensorRtBackend;
 /// ONNX's protobuf messages, for those who build or edit models; there is no second set of them.
 pub use tract_onnx::pb;

@@ -133,6 +133,13 @@ impl<'a> OnnxModel<'a> {
         }
     }
 
+    /// An initializer of its graph, with the bytes of its values where they are bytes.
+    pub(crate) fn initializer(&self, name: &str) -> Option<(&TensorProto, &[u8])> {
+        let mut all = self.graph().initializer.iter().zip(&self.values);
+        let (tensor, values) = all.find(|(tensor, _)| tensor.name == name)?;
+        Some((tensor, if values.is_empty() { &tensor.raw_data } else { values }))
+    }
+
     /// The constants of its graph, by name.
     pub fn constants(&self) -> Constants<'_> {
         Constants::of(self.graph(), &self.values, None)

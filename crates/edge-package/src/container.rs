@@ -169,8 +169,11 @@ impl Header {
         let signed = check_signature(manifest_bytes, block, trust)?;
 
         // Only now, with the signature settled, is the manifest's content looked at.
-        let (manifest, rest) = postcard::take_from_bytes::<M>(manifest_bytes)
-            .map_err(|e| PackageError::ManifestEncoding(e.to_string()))?;
+        let bad = |e: postcard::Error| PackageError::ManifestEncoding(e.to_string());
+        let (mut manifest, mut rest) = postcard::take_from_bytes::<M>(manifest_bytes).map_err(bad)?;
+        if !rest.is_empty() {
+            rest = manifest.add(rest).map_err(bad)?;
+        }
         if !rest.is_empty() {
             return Err(PackageError::ManifestEncoding(format!("{} bytes too many", rest.len())));
         }

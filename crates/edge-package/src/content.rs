@@ -26,6 +26,17 @@ pub trait Content: Serialize + DeserializeOwned {
     /// Replaces what [`Content::parts`] gives.
     fn set_parts(&mut self, parts: Vec<Part>);
 
+    /// What is written after the manifest's own fields, where there is anything to: what was thought of later. A manifest
+    /// without it has the bytes that it always had.
+    fn addition(&self) -> Result<Vec<u8>, postcard::Error> {
+        Ok(vec![])
+    }
+
+    /// Reads what [`Content::addition`] wrote, which is not empty, and returns what follows it.
+    fn add<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], postcard::Error> {
+        Ok(bytes)
+    }
+
     /// Checks that the manifest does not contradict itself. Called before a container is written and when one is read.
     fn validate(&self) -> Result<(), PackageError>;
 }
@@ -39,6 +50,17 @@ impl Content for Manifest {
 
     fn set_parts(&mut self, parts: Vec<Part>) {
         self.parts = parts;
+    }
+
+    fn addition(&self) -> Result<Vec<u8>, postcard::Error> {
+        if self.tolerances.is_empty() { Ok(vec![]) } else { postcard::to_stdvec(&self.tolerances) }
+    }
+
+    fn add<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], postcard::Error> {
+        let rest;
+        (self.tolerances, rest) = postcard::take_from_bytes(bytes)?;
+        // An empty list is written as nothing; one manifest has one way to be written.
+        if self.tolerances.is_empty() { Ok(bytes) } else { Ok(rest) }
     }
 
     fn validate(&self) -> Result<(), PackageError> {

@@ -32,7 +32,8 @@
 //!
 //! The manifest is [postcard](https://postcard.jamesmunns.com/wire-format) (varint integers, length-prefixed
 //! strings and sequences, enums as varint index, f32 as 4 bytes) of [`Manifest`], fields in the order of
-//! their declaration. Bytes after the last field are an error. Types of `edge-vision` in it:
+//! their declaration. After the last field may stand, where it is not empty, the list of tolerances of other backends (name,
+//! tolerance); further bytes are an error. Types of `edge-vision` in it:
 //! `ResizeSpec` is width u32, height u32, policy (0 squash; 1 fit-shortest with u32; 2 fit-longest with R, G, B u8),
 //! interpolation (0 nearest, 1 bilinear, 2 bicubic, 3 lanczos, 4 box, 5 hamming); `Preprocess` is 0 none, 1 tf, 2 torch, 3 caffe, 4 affine with
 //! mean 3 × f32, std 3 × f32, bgr u8; `Layout` is 0 NHWC, 1 NCHW.

@@ -55,6 +55,10 @@ pub struct Manifest {
     pub provenance: Vec<(String, String)>,
     /// The payload, in file order. Part 0 is the model.
     pub parts: Vec<Part>,
+    /// What is allowed where another backend than `cpu` computes, by its name; see [`Manifest::tolerance_of`]. Written after
+    /// everything else, and only where there is any.
+    #[serde(skip)]
+    pub tolerances: Vec<(String, Tolerance)>,
 }
 
 /// Which network, and what kind of numbers it computes with.
@@ -175,6 +179,18 @@ pub enum GoldenSource {
     },
 }
 
+/// The backend that [`Manifest::tolerance`] is for: the logits of golden samples come from it.
+const CPU: &str = "cpu";
+/// TensorRT computes a float network in float16, which has 11 bits of precision: over a hundred layers two hundredths
+/// of the largest logit have been enough for others.
+const FLOAT16_TOLERANCE: f32 = 0.02;
+/// TensorRT fuses other layers than we do, and rounds elsewhere: so many times the steps.
+const INT8_FACTOR: u32 = 4;
+/// The most steps that may be allowed.
+const MAX_STEPS: u32 = 64;
+/// More backends than there are.
+const MAX_BACKENDS: usize = 16;
+
 /// How far logits may be off. The tensor's digest is always exact.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Tolerance {
@@ -292,15 +308,25 @@ impl Manifest {
             return fail("the threshold is not within 0…1".into());
         }
         let largest = self.goldens.iter().flat_map(|g| &g.logits).fold(0f32, |m, v| m.max(v.abs()));
-        let usable = match self.tolerance {
+        let usable = |tolerance: &Tolerance| match *tolerance {
             Tolerance::Float { relative } => relative.is_finite() && relative > 0.0 && relative <= 0.1,
             // A tolerance as large as the logits themselves would prove nothing.
             Tolerance::Int8 { steps, step } => {
-                (1..=64).contains(&steps) && step > 0.0 && steps as f32 * step <= largest.max(f32::MIN_POSITIVE)
+                (1..=MAX_STEPS).contains(&steps) && step > 0.0 && steps as f32 * step <= largest.max(f32::MIN_POSITIVE)
             }
         };
-        if !usable {
-            return fail(format!("the tolerance {:?} is not usable", self.tolerance));
+        let others = self.tolerances.iter().map(|(_, tolerance)| tolerance);
+        if let Some(bad) = others.chain([&self.tolerance]).find(|tolerance| !usable(tolerance)) {
+            return fail(format!("the tolerance {bad:?} is not usable"));
+        }
+        if self.tolerances.len() > MAX_BACKENDS {
+            return fail(format!("tolerances for {} backends", self.tolerances.len()));
+        }
+        for (i, (backend, _)) in self.tolerances.iter().enumerate() {
+            text("the backend of a tolerance", backend)?;
+            if backend == CPU || self.tolerances[..i].iter().any(|(other, _)| other == backend) {
+                return fail(format!("there are two tolerances for the backend {backend:?}"));
+            }
         }
         if !(1..=MAX_GOLDENS).contains(&self.goldens.len()) {
             return fail(format!("{} golden samples; 1 to {MAX_GOLDENS} are needed", self.goldens.len()));
@@ -344,6 +370,24 @@ impl Manifest {
         match self.parts.first() {
             Some(p) if p.name == self.model.part => Ok(()),
             _ => fail("part 0 is not the model".into()),
+        }
+    }
+
+    /// How far the logits of golden samples may be off where this backend computes: as the package says, else as
+    /// [`Manifest::tolerance`] for `cpu`, and more for `tensorrt`, which computes with fewer bits. That is 0.02 of the largest
+    /// logit for a float network, and four times the steps for a quantized one.
+    pub fn tolerance_of(&self, backend: &str) -> Tolerance {
+        if let Some((_, said)) = self.tolerances.iter().find(|(name, _)| name == backend) {
+            return *said;
+        }
+        match (backend, self.tolerance) {
+            ("tensorrt", Tolerance::Float { relative }) => {
+                Tolerance::Float { relative: relative.max(FLOAT16_TOLERANCE) }
+            }
+            ("tensorrt", Tolerance::Int8 { steps, step }) => {
+                Tolerance::Int8 { steps: steps.saturating_mul(INT8_FACTOR).min(MAX_STEPS), step }
+            }
+            (_, tolerance) => tolerance,
         }
     }
 

@@ -36,7 +36,8 @@ impl PackageWriter {
         }
         manifest.set_parts(parts);
         manifest.validate()?;
-        let encoded = postcard::to_stdvec(&manifest).map_err(|e| PackageError::ManifestEncoding(e.to_string()))?;
+        let encode = || Ok([postcard::to_stdvec(&manifest)?, manifest.addition()?].concat());
+        let encoded = encode().map_err(|e: postcard::Error| PackageError::ManifestEncoding(e.to_string()))?;
         let manifest_len = encoded.len() as u64;
         if manifest_len > MAX_MANIFEST {
             return Err(too_large());

@@ -36,6 +36,7 @@ fn manifest() -> Manifest {
         tolerance: Tolerance::Float { relative: 1e-3 },
         provenance: vec![("tool".into(), "test".into())],
         parts: vec![],
+        tolerances: vec![],
     }
 }
 
@@ -221,7 +222,7 @@ fn every_refusal_has_its_own_message() {
 #[test]
 fn manifests_that_contradict_themselves_are_refused_by_writer_and_reader() {
     type Change = fn(&mut Manifest);
-    let cases: [(&str, Change); 16] = [
+    let cases: &[(&str, Change)] = &[
         ("name", |m| m.name.clear()),
         ("control characters", |m| m.labels[0].label = "a\nb".into()),
         ("labels", |m| m.labels.clear()),
@@ -229,6 +230,12 @@ fn manifests_that_contradict_themselves_are_refused_by_writer_and_reader() {
         ("resize target", |m| m.resize.width = 9),
         ("threshold", |m| m.threshold = Some(f32::NAN)),
         ("tolerance", |m| m.tolerance = Tolerance::Float { relative: 10.0 }),
+        ("tolerance", |m| m.tolerances = vec![("tensorrt".into(), Tolerance::Float { relative: 0.0 })]),
+        ("two tolerances", |m| m.tolerances = vec![("cpu".into(), Tolerance::Float { relative: 0.01 })]),
+        ("two tolerances", |m| m.tolerances = vec![("x".into(), Tolerance::Float { relative: 0.01 }); 2]),
+        ("backends", |m| {
+            m.tolerances = (0..17).map(|i| (i.to_string(), Tolerance::Float { relative: 0.01 })).collect();
+        }),
         ("one finite logit per label", |m| m.goldens[0].logits = vec![1.0]),
         ("one finite logit per label", |m| m.goldens[0].logits[0] = f32::INFINITY),
         ("missing part", |m| m.goldens[0].source = GoldenSource::Part("x".into())),
@@ -356,4 +363,22 @@ proptest! {
         reseal(&mut bytes);
         let _ = open(&bytes, &[]);
     }
+}
+
+#[test]
+fn tolerances_of_backends_come_after_everything_else_and_only_where_there_are_any() {
+    let without = package(manifest(), None);
+    let said = Tolerance::Float { relative: 0.05 };
+    let with = package(Manifest { tolerances: vec![("tensorrt".into(), said)], ..manifest() }, Some(&key(1)));
+    let read = open(&with, &[&key(1)]).unwrap();
+    assert_eq!(read.manifest().tolerance_of("tensorrt"), said);
+    // What was written before there was such a list reads as it did, and its bytes have not changed.
+    let read = open(&without, &[]).unwrap();
+    assert_eq!(read.manifest().tolerance_of("cpu"), Tolerance::Float { relative: 1e-3 });
+    assert_eq!(read.manifest().tolerance_of("tensorrt"), Tolerance::Float { relative: 0.02 });
+    let int8 = Manifest { tolerance: Tolerance::Int8 { steps: 4, step: 0.1 }, ..manifest() };
+    assert_eq!(int8.tolerance_of("tensorrt"), Tolerance::Int8 { steps: 16, step: 0.1 });
+    let alone = postcard::to_stdvec(read.manifest()).unwrap();
+    assert_eq!(&without[128..][..alone.len()], alone);
+    assert_eq!(u64::from_le_bytes(without[24..32].try_into().unwrap()), alone.len() as u64);
 }

@@ -1,5 +1,9 @@
 //! Boards as data: `firmware/boards/*.toml`, which are part of this crate.
 
+mod cost;
+
+pub use cost::{BoardCost, DOT_PRODUCT};
+
 use crate::MIB;
 use edge_package::Manifest;
 use serde::Deserialize;
@@ -48,6 +52,8 @@ pub struct Board {
     pub install: Option<Install>,
     /// What fits.
     pub budget: Budget,
+    /// What latency is estimated from; `None` for a machine that is emulated.
+    pub cost: Option<BoardCost>,
     /// The machine that stands in for the board in tests.
     pub emulator: Option<Emulator>,
 }
@@ -199,18 +205,23 @@ impl Board {
         if model_mib == 0 || u64::from(model_mib) * MEMORY_FACTOR > u64::from(memory_mib) {
             return Some(format!("a model of {model_mib} MiB takes more than the memory of {memory_mib} MiB"));
         }
-        self.image.as_ref().and_then(|image| image.fault(model_mib))
+        let cost = self.cost.as_ref().and_then(BoardCost::fault);
+        cost.or_else(|| self.image.as_ref().and_then(|image| image.fault(model_mib)))
     }
 
     /// Refuses a package whose model is larger than the board takes.
     pub fn check_budget(&self, manifest: &Manifest) -> Result<(), OverBudget> {
-        let length = manifest.parts.first().map_or(0, |model| model.length);
+        self.check_model(&manifest.name, manifest.parts.first().map_or(0, |model| model.length))
+    }
+
+    /// Refuses a model of `length` bytes, called `name`, that is larger than the board takes.
+    pub fn check_model(&self, name: &str, length: u64) -> Result<(), OverBudget> {
         let allowed = u64::from(self.budget.model_mib) * MIB;
         if length <= allowed {
             return Ok(());
         }
         Err(OverBudget {
-            name: manifest.name.clone(),
+            name: name.into(),
             length,
             board: self.name.clone(),
             model_mib: self.budget.model_mib,
@@ -344,6 +355,8 @@ mod tests {
             assert_eq!(board.name, name);
             assert_eq!(by_name(&name).unwrap(), &board);
         }
+        // What is emulated has no speed of its own.
+        assert!(boards().iter().all(|b| b.cost.is_some() == (b.name != "virt")));
         let with_image: Vec<&str> = boards().iter().filter(|b| b.image.is_some()).map(|b| b.name.as_str()).collect();
         assert_eq!(with_image, ["rpi-zero2w", "rpi3", "rpi4", "virt"]);
     }
@@ -370,6 +383,7 @@ mod tests {
             ("kernel=vmlinuz", "kernel=kernel8.img", "config does not name"),
             ("[budget]", "[budget]\nmodel-mb = 1", "unknown field `model-mb`"),
             ("arch = \"aarch64\"", "arch = \"aarch64\"\nwhy-no-image = \"x\"", "there is an image, and"),
+            ("mhz = 1500", "mhz = 0", "`cost` has a 0"),
             ("arch = \"aarch64\"", "arch = \"mips\"", "unknown variant `mips`"),
             ("compatible = [\"raspberrypi,4-model-b\"]", "compatible = []", "names no device tree"),
         ];

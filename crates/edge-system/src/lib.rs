@@ -21,10 +21,14 @@
 
 pub mod board;
 pub mod boot;
+pub mod check;
 pub mod disk;
+#[cfg(feature = "read")]
+pub mod flashed;
 pub mod folder;
 pub mod layout;
 pub mod seal;
+pub mod size;
 pub mod slot;
 pub mod state;
 pub mod system;

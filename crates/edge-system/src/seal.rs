@@ -1,6 +1,6 @@
 //! The signed list of digests: every byte of an image but the list itself.
 
-mod fat;
+pub(crate) mod fat;
 mod verify;
 
 pub use fat::files as boot_files;

@@ -21,7 +21,7 @@ const PACKAGE: &str = "package.edgepack";
 /// Name of a package's file while it is written.
 const HALF: &str = "package.half";
 /// Name of the choice's file.
-const POINTER: &str = "active";
+pub(crate) const POINTER: &str = "active";
 
 /// One of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,6 +98,11 @@ impl Slots {
     }
 }
 
+/// What the text of the record means.
+pub(crate) fn choice(text: Option<Vec<u8>>) -> Choice {
+    text.and_then(|text| Choice::from_text(std::str::from_utf8(&text).ok()?)).unwrap_or(Choice::first())
+}
+
 impl<S: Storage> Slots<S> {
     /// The slots in the folder `root` of any storage.
     pub fn over(storage: S, root: &Path) -> Slots<S> {
@@ -107,7 +112,7 @@ impl<S: Storage> Slots<S> {
     /// What is chosen; slot A where nothing is, or nothing that is understood.
     pub fn choice(&self) -> Choice {
         let text = self.storage.read(&self.root.join(POINTER)).ok();
-        text.and_then(|text| Choice::from_text(std::str::from_utf8(&text).ok()?)).unwrap_or(Choice::first())
+        choice(text)
     }
 
     /// The slot that is kept: the one that runs when no trial does.

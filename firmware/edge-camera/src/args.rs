@@ -2,6 +2,7 @@
 //! configuration file, under the same name and read by the same parser. A flag that is a path says so by its `value_hint`,
 //! so that the file may name it relative to its own folder; `help_heading` says which part of the program it belongs to.
 
+use crate::backend::Kind;
 use crate::capture::{Raw, Spec, Wanted, parse_rate};
 use crate::units::{Budget, Size, Sync, factor, period, score, span, whole};
 use clap::{ArgAction, Parser, ValueHint};
@@ -32,8 +33,9 @@ pub const COLLECT: &str = "Photos to train with";
 ///
 /// Exit codes: 0 stopped as asked or at the end of the source; 1 internal error; 2 wrong usage or
 /// configuration; 3 the package was refused; 4 the source failed; 5 the log could not be written; 6 some
-/// pictures could not be read (with --once); 7 the package could not be written (with --install). A second SIGTERM or
-/// SIGINT ends it at once, with 128 and the signal's number.
+/// pictures could not be read (with --once); 7 the package could not be written (with --install); 8 the backend
+/// asked for does not work on this machine. A second SIGTERM or SIGINT ends it at once, with 128 and the signal's
+/// number.
 #[derive(Parser, Debug, Clone)]
 #[command(version, verbatim_doc_comment)]
 pub struct Args {
@@ -168,6 +170,16 @@ pub struct Args {
     /// Threads that compute (default: all cores)
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u16>(1, 256))]
     pub threads: Option<u16>,
+
+    /// What computes: auto takes tensorrt where a GPU, TensorRT and trtexec are found, else cpu, and says why in its first line;
+    /// tensorrt ends with an error where it does not work
+    #[arg(long, value_name = "BACKEND", value_enum, default_value = "auto", hide_possible_values = true)]
+    pub backend: Kind,
+
+    /// Where TensorRT's engines are kept; nobody else may have access to this folder (default: tensorrt in the service's cache
+    /// folder, or in ~/.cache/edge-camera)
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub engine_cache: Option<PathBuf>,
 
     /// Accept only packages signed by this key; may be repeated
     #[arg(long, value_name = "FILE.pub", value_hint = ValueHint::FilePath)]

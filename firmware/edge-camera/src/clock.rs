@@ -1,10 +1,8 @@
 //! What time it is, by two clocks: one that people read and that may jump, one that never does.
 
-use rtime_clock::adjtime::{Timex, adjtimex};
+use edge_system::check;
 use std::time::{Duration, Instant, SystemTime};
 
-/// The kernel's `STA_UNSYNC`, of adjtimex(2): nobody disciplines the clock.
-const UNSYNCHRONIZED: i32 = 0x40;
 /// Differences between the clocks that change by no more than this are a clock being slewed.
 const JUMP: f64 = 1.0;
 
@@ -40,10 +38,7 @@ impl Clock for SystemClock {
     }
 
     fn synced(&self) -> Option<bool> {
-        // All zeros asks and changes nothing; a sandbox may forbid even that.
-        let mut timex = Timex::new();
-        adjtimex(&mut timex).ok()?;
-        Some(timex.0.status & UNSYNCHRONIZED == 0)
+        check::clock_synced()
     }
 }
 

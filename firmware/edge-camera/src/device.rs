@@ -2,6 +2,7 @@
 
 mod trying;
 
+use crate::backend::Backend;
 use crate::capture::{self, Frame, Source};
 use crate::clock::SystemClock;
 use crate::log::Log;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 /// A running camera.
 pub struct Device {
     settings: Settings,
+    backend: Backend,
     signals: Signals,
     started: Instant,
     model: Model,
@@ -48,12 +50,15 @@ impl Device {
     pub fn start(settings: Settings, started: Instant, signals: &Signals) -> Result<Device, Failure> {
         let mut status = Status::new();
         status.observers = observers(&settings)?;
+        let backend = Backend::choose(&settings)?;
+        status.say(&backend.to_string());
         checks::warnings(&settings).iter().for_each(|warning| status.say(warning));
         let mut service = Service::new();
-        let Loaded { model, news, trial } = package::load(&settings, None, &mut || service.progress())?;
+        let Loaded { model, news, trial } = package::load(&settings, &backend, None, &mut || service.progress())?;
         trying::uncount_at_end(signals, trial.as_ref());
         let source = capture::open(&settings.args, signals)?;
-        let log = Log::open(settings.log.clone(), Box::new(SystemClock::new(started)), signals.gate())?;
+        let mut log = Log::open(settings.log.clone(), Box::new(SystemClock::new(started)), signals.gate())?;
+        log.computes(backend.name());
         status.say(&format!("{}; {}", model.about, source.describe()));
         let blank = Picture::blank(1, 1).map_err(anyhow::Error::from)?;
         let mut device = Device {
@@ -65,6 +70,7 @@ impl Device {
             faults: 0,
             faulty: false,
             settings,
+            backend,
             signals: signals.clone(),
             started,
             model,
@@ -131,7 +137,18 @@ impl Device {
                 Missed::Network(error) => (error, true),
             };
             let (source, time) = (frame.source.clone(), time.clone());
-            (Fault { time, monotonic_s, clock_synced: None, frame: frame.number, source, error }, network)
+            (
+                Fault {
+                    time,
+                    monotonic_s,
+                    clock_synced: None,
+                    frame: frame.number,
+                    source,
+                    error,
+                    backend: String::new(),
+                },
+                network,
+            )
         })?;
         let Model { classifier, decider, digest, .. } = &mut self.model;
         let decision = decider.decide(at, classifier.scores(), self.settings.args.top);
@@ -181,7 +198,13 @@ impl Device {
     fn sum_up(&mut self, end: bool) -> Result<(), Failure> {
         let Some(totals) = self.summing.as_mut().and_then(|summing| summing.due(end)) else { return Ok(()) };
         let (time, monotonic_s) = self.log.now();
-        self.log.summary(&mut Summary { time, monotonic_s, clock_synced: None, summary: totals })
+        self.log.summary(&mut Summary {
+            time,
+            monotonic_s,
+            clock_synced: None,
+            backend: String::new(),
+            summary: totals,
+        })
     }
 
     fn tell_news(&mut self) {
@@ -238,17 +261,22 @@ impl Device {
 
     fn try_reload(&mut self, words: &[OsString]) -> Result<Reloaded, Refused> {
         let new = config::resolve(words).map_err(Refused::Kept)?;
+        let backend = self.backend.choose_again(&new).map_err(Refused::Kept)?;
+        if backend.to_string() != self.backend.to_string() {
+            self.status.say(&backend.to_string());
+        }
         checks::warnings(&new).iter().for_each(|warning| self.status.say(warning));
         let counted = self.trial.as_ref().map(|trial| trial.counted.clone());
-        let loaded = package::load(&new, counted.as_ref(), &mut || self.service.progress()).map_err(Refused::Kept)?;
-        let Loaded { model, news, trial } = loaded;
+        let Loaded { model, news, trial } =
+            package::load(&new, &backend, counted.as_ref(), &mut || self.service.progress()).map_err(Refused::Kept)?;
         if let Err(refused) = self.adopt(&new) {
             // A trial that did not begin is no start of it.
             trial.filter(|trial| counted.as_ref() != Some(trial)).iter().for_each(Counted::ended_well);
             return Err(refused);
         }
         let before = std::mem::replace(&mut self.model, model);
-        self.settings = new;
+        self.log.computes(backend.name());
+        (self.settings, self.backend) = (new, backend);
         Ok(Reloaded { before, news, trial })
     }
 

@@ -1,12 +1,14 @@
 //! `--install`: a package into the slots, on trial, after everything that can be wrong with it was looked at.
 
+use crate::backend::Backend;
 use crate::package;
 use crate::settings::{Choice, Settings};
 use crate::slots;
+use crate::status::tell;
 use crate::stop::Failure;
-use crate::units::Size;
 use anyhow::{Context, anyhow};
 use edge_package::{VerifiedPackage, Version};
+use edge_system::check;
 use edge_system::slot::Slots;
 use edge_system::update::{self, Device, UpdateError};
 use std::io::Write;
@@ -15,8 +17,6 @@ use std::time::Duration;
 
 /// How long another installation is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Space that is left to the file system for names and for the record of the slots, in bytes.
-const MARGIN: u64 = 64 << 10;
 
 /// Checks the package, proves it here by its golden samples, and only then writes.
 pub fn run(settings: &Settings, file: &Path) -> Result<(), Failure> {
@@ -37,7 +37,10 @@ pub fn run(settings: &Settings, file: &Path) -> Result<(), Failure> {
     };
     // What takes no time first.
     check()?;
-    let proven = package::prove(&new, settings, &mut || ()).map_err(refuse)?;
+    let backend = Backend::choose(settings)?;
+    tell(&backend.to_string());
+    let proven = package::prove(&new, settings, &backend, &mut || ())
+        .map_err(|e| Failure::of_package(e.context(file.display().to_string())))?;
     let about = proven.about.clone();
     // Its network is not needed any more, and the one that runs may need the memory.
     drop(proven);
@@ -76,15 +79,8 @@ pub fn run(settings: &Settings, file: &Path) -> Result<(), Failure> {
 /// Refuses what there is no space for, before anything is written: the old package and the new one are both there until
 /// the new one is whole.
 fn room(folder: &Path, bytes: u64) -> Result<(), Failure> {
-    let Ok(disk) = rustix::fs::statvfs(folder) else { return Ok(()) };
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    if free >= bytes.saturating_add(MARGIN) {
-        return Ok(());
+    match check::package_space(folder, bytes) {
+        None => Ok(()),
+        Some(trouble) => Err(Failure::slots(anyhow!("{}; nothing was changed", trouble.what))),
     }
-    Err(Failure::slots(anyhow!(
-        "too little space in {}: {} free, and the package of {} is written beside the one that it replaces; nothing was changed",
-        folder.display(),
-        Size(free),
-        Size(bytes)
-    )))
 }

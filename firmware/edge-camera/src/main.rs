@@ -1,6 +1,7 @@
 //! `edge-camera`: frames in, classification log out.
 
 mod args;
+mod backend;
 mod capture;
 mod checks;
 mod clock;

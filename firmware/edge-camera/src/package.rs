@@ -1,5 +1,6 @@
 //! From the settings to a classifier that has proven itself.
 
+use crate::backend::Backend;
 use crate::capture::Frame;
 use crate::settings::{Choice, Settings};
 use crate::slots::{self, Counted};
@@ -99,17 +100,22 @@ impl Model {
 
 /// Opens the package, checks trust, runtime, board and golden samples, and loads the network. `progress` is called
 /// after each step that may take long. `counted` is the trial that this process was started for already.
-pub fn load(settings: &Settings, counted: Option<&Counted>, progress: &mut dyn FnMut()) -> Result<Loaded, Failure> {
+pub fn load(
+    settings: &Settings,
+    backend: &Backend,
+    counted: Option<&Counted>,
+    progress: &mut dyn FnMut(),
+) -> Result<Loaded, Failure> {
     let trust = trust(settings)?;
     let options = options(settings);
     let (proven, news, trial) = match &settings.package {
         Choice::BuiltIn => {
-            let proven = built_in(&options, &trust).and_then(|package| prove(&package, settings, progress));
+            let proven = built_in(&options, &trust).and_then(|package| prove(&package, settings, backend, progress));
             (proven.context("the built-in model"), vec![], None)
         }
-        Choice::File(path) => (open(path, settings, &trust, progress), vec![], None),
+        Choice::File(path) => (open(path, settings, backend, &trust, progress), vec![], None),
         Choice::Slots(folder) => {
-            let open = |path: &Path, progress: &mut dyn FnMut()| open(path, settings, &trust, progress);
+            let open = |path: &Path, progress: &mut dyn FnMut()| open(path, settings, backend, &trust, progress);
             match slots::boot(folder, &settings.trial, counted, open, progress) {
                 Ok(booted) => {
                     let about = format!("slot {}: {}", booted.slot, booted.value.about);
@@ -119,13 +125,18 @@ pub fn load(settings: &Settings, counted: Option<&Counted>, progress: &mut dyn F
             }
         }
     };
-    let model = model(settings, proven.map_err(Failure::package)?)?;
+    let model = model(settings, proven.map_err(Failure::of_package)?)?;
     Ok(Loaded { model, news, trial })
 }
 
 /// The package at `path`, proven, to run beside another one or in its place.
-pub fn load_file(settings: &Settings, path: &Path, progress: &mut dyn FnMut()) -> Result<Model, Failure> {
-    let proven = open(path, settings, &trust(settings)?, progress).map_err(Failure::package)?;
+pub fn load_file(
+    settings: &Settings,
+    backend: &Backend,
+    path: &Path,
+    progress: &mut dyn FnMut(),
+) -> Result<Model, Failure> {
+    let proven = open(path, settings, backend, &trust(settings)?, progress).map_err(Failure::of_package)?;
     model(settings, proven)
 }
 
@@ -158,18 +169,29 @@ pub struct Proven {
     pub about: String,
 }
 
-fn open(path: &Path, settings: &Settings, trust: &TrustPolicy, progress: &mut dyn FnMut()) -> anyhow::Result<Proven> {
+fn open(
+    path: &Path,
+    settings: &Settings,
+    backend: &Backend,
+    trust: &TrustPolicy,
+    progress: &mut dyn FnMut(),
+) -> anyhow::Result<Proven> {
     VerifiedPackage::open(path, trust)
         .map_err(anyhow::Error::from)
-        .and_then(|package| prove(&package, settings, progress))
+        .and_then(|package| prove(&package, settings, backend, progress))
         .with_context(|| path.display().to_string())
 }
 
 /// Checks that a package is for this board and classifies here as where it was made.
-pub fn prove(package: &VerifiedPackage, settings: &Settings, progress: &mut dyn FnMut()) -> anyhow::Result<Proven> {
+pub fn prove(
+    package: &VerifiedPackage,
+    settings: &Settings,
+    backend: &Backend,
+    progress: &mut dyn FnMut(),
+) -> anyhow::Result<Proven> {
     let manifest = package.manifest();
     manifest.check_board(settings.board())?;
-    let mut classifier = Classifier::from_package(package, &options(settings))?;
+    let mut classifier = backend.classifier(package, &options(settings), progress)?;
     progress();
     let samples = golden::require(&mut classifier, package, progress)?;
     let about = format!(

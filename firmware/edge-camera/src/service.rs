@@ -17,6 +17,16 @@ pub fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
+/// What is being done, in the line of `systemctl status`.
+pub fn doing(what: &str) {
+    tell(&[NotifyState::Status(what)]);
+}
+
+/// A start or a reload takes this much longer from now on.
+pub fn takes_longer(time: Duration) {
+    tell(&[NotifyState::ExtendTimeoutUsec(time.as_micros() as u32)]);
+}
+
 /// The service manager's watchdog, fed by progress and by nothing else: no thread or timer of its own feeds it.
 pub struct Service {
     /// Feed this often: twice in the time after which the service manager would act.

@@ -9,10 +9,8 @@ use crate::units::Size;
 use anyhow::anyhow;
 use edge_device::{Decider, Policy};
 use edge_system::board;
+use edge_system::check::LOG_FILES;
 use std::path::PathBuf;
-
-/// Files that a log is kept in where only one of its two sizes is said.
-const LOG_FILES: u64 = 10;
 
 /// Which package runs.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,6 +3,7 @@
 use crate::log::Gate;
 use crate::service;
 use anyhow::{Context, anyhow};
+use edge_engine::EngineError;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals as Arriving;
 use signal_hook::low_level::exit;
@@ -150,6 +151,19 @@ impl Failure {
     /// A package could not be written into the slots.
     pub fn slots(cause: impl Into<anyhow::Error>) -> Failure {
         Failure { cause: cause.into(), code: 7 }
+    }
+
+    /// What was asked to compute cannot, on this machine as it is.
+    pub fn backend(cause: impl Into<anyhow::Error>) -> Failure {
+        Failure { cause: cause.into(), code: 8 }
+    }
+
+    /// A package that does not run: refused, unless TensorRT says that it is for the machine's sake.
+    pub fn of_package(cause: anyhow::Error) -> Failure {
+        let of_machine = |e: &(dyn std::error::Error + 'static)| {
+            matches!(e.downcast_ref::<EngineError>(), Some(EngineError::TensorRt(_)))
+        };
+        if cause.chain().any(of_machine) { Failure::backend(cause) } else { Failure::package(cause) }
     }
 
     /// Some pictures could not be read; each was named when it was met.

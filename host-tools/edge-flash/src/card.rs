@@ -3,6 +3,7 @@
 use crate::machine::{self, Disk, Machine};
 use crate::sparse::{self, CHUNK, Zeroing};
 use anyhow::{Context, Result, bail};
+use edge_system::flashed::UNFINISHED;
 use indicatif::ProgressBar;
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
@@ -11,17 +12,10 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Begins the first sector of a card while it is being written. A boot loader finds no partition table in it.
-pub const UNFINISHED: &[u8] = b"edge-flash: this card was not written to its end; write it again\n";
 /// Bytes of the first sector.
 pub const SECTOR: usize = 512;
 /// What a device that is read past the page cache wants buffers and offsets to be multiples of.
 const ALIGN: usize = 4096;
-
-/// Whether the first sector is what an interrupted [`Card`] leaves.
-pub fn is_unfinished(sector: &[u8]) -> bool {
-    sector.starts_with(UNFINISHED)
-}
 
 /// Why a disk may not be written to, if so. `confirmed` is the serial number or size given for one that is not removable.
 pub fn refusal(disk: &Disk, confirmed: Option<&str>) -> Option<String> {

@@ -19,7 +19,7 @@ macro_rules! material {
 }
 
 /// The files of firmware/deb.
-const MATERIAL: [(&str, &[u8]); 13] = material![
+const MATERIAL: [(&str, &[u8]); 14] = material![
     "camera.toml",
     "changelog",
     "conffiles",
@@ -33,6 +33,7 @@ const MATERIAL: [(&str, &[u8]); 13] = material![
     "postinst",
     "postrm",
     "prerm",
+    "tensorrt.conf",
 ];
 /// Stands for the built program in the list.
 const PROGRAM: &str = "program";

@@ -1,11 +1,9 @@
-//! ext4 file systems in files, without mounting them: made and changed by e2fsprogs, read by [`ext4_view`].
+//! ext4 file systems in files, without mounting them: made and changed by e2fsprogs, read by [`edge_system::flashed`].
 
 use crate::tools::{self, DEBUGFS, E2FSCK, MKFS_EXT4};
 use anyhow::{Context, Result, bail};
-use ext4_view::{Ext4, Ext4Error, Ext4Read};
+pub use edge_system::flashed::{content, read};
 use std::fs::File;
-use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// What the file systems have: everything that Linux 5.4 and e2fsprogs 1.45 know, whatever this machine's defaults are.
@@ -108,38 +106,6 @@ fn uuid(bytes: &[u8]) -> String {
     bytes[8] = bytes[8] & 0x3F | 0x80;
     let hex = edge_package::hex(&bytes);
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
-}
-
-/// A part of a file or device, read as a file system.
-struct Part {
-    file: File,
-    range: Range<u64>,
-}
-
-impl Ext4Read for Part {
-    fn read(&mut self, start: u64, bytes: &mut [u8]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let fits = start.checked_add(bytes.len() as u64).is_some_and(|end| end <= self.range.end - self.range.start);
-        if !fits {
-            return Err("the file system is longer than its partition".into());
-        }
-        Ok(self.file.read_exact_at(bytes, self.range.start + start)?)
-    }
-}
-
-/// Opens the file system in `range` for reading. One that was not unmounted is read as its journal says it should be;
-/// nothing is written.
-pub fn read(file: &File, range: Range<u64>) -> Result<Ext4> {
-    let part = Part { file: file.try_clone()?, range };
-    Ext4::load(Box::new(part)).context("the data partition holds no ext4 file system that can be read")
-}
-
-/// The content of a file, or none where there is no such file.
-pub fn content(fs: &Ext4, path: &str) -> Result<Option<Vec<u8>>> {
-    match fs.read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(Ext4Error::NotFound) => Ok(None),
-        Err(e) => Err(e).with_context(|| format!("cannot read {path} on the data partition")),
-    }
 }
 
 #[cfg(test)]

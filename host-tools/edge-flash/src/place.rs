@@ -1,10 +1,7 @@
 //! Where a flashed system is: an image, a card in this machine, or a device in the network.
 
-use crate::card;
-use anyhow::{Context, Result, bail};
-use edge_system::disk::{Disk, FileDisk};
-use edge_system::layout::Layout;
-use std::fs::File;
+use anyhow::{Result, bail};
+pub use edge_system::flashed::Flashed;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
@@ -42,43 +39,6 @@ fn is_remote(word: &str) -> bool {
 /// A `USER@HOST` of the command line.
 pub fn remote(word: &str) -> Result<String, String> {
     if is_remote(word) { Ok(word.into()) } else { Err("USER@HOST is needed, such as pi@camera.local".into()) }
-}
-
-/// An image or a card, opened for reading.
-pub struct Flashed {
-    /// The file or device.
-    pub file: File,
-    /// The same as a disk.
-    pub disk: FileDisk,
-    /// Where things stand on it.
-    pub layout: Layout,
-}
-
-impl Flashed {
-    /// Opens it; what is no flashed system, or was not written to its end, is refused with the reason.
-    pub fn open(path: &Path) -> Result<Flashed> {
-        let file = match File::open(path) {
-            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
-                bail!("{} may not be read by this user; run the command with sudo", path.display())
-            }
-            other => other.with_context(|| format!("cannot open {}", path.display()))?,
-        };
-        let disk = FileDisk::from_file(file.try_clone()?).with_context(|| format!("cannot read {}", path.display()))?;
-        let layout = layout(&disk).with_context(|| path.display().to_string())?;
-        Ok(Flashed { file, disk, layout })
-    }
-}
-
-/// The layout that a disk has, where it is a flashed one.
-pub fn layout(disk: &dyn Disk) -> Result<Layout> {
-    let mut first = [0; card::SECTOR];
-    if disk.size() >= first.len() as u64 {
-        disk.read_at(&mut first, 0).context("it cannot be read")?;
-    }
-    if card::is_unfinished(&first) {
-        bail!("it was not written to its end and is not usable yet; write it again with `edge-flash write`");
-    }
-    Ok(Layout::from_disk(disk)?)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ impl<'a> Unmounted<'a> {
     fn view(&self) -> io::Result<ext4_view::Ext4> {
         let file = File::open(self.fs.path())?;
         let length = file.metadata()?.len();
-        ext4::read(&file, 0..length).map_err(other)
+        ext4::read(&file, 0..length).map_err(|e| other(e.into()))
     }
 
     fn script(&self, commands: &str) -> io::Result<()> {
@@ -53,7 +53,7 @@ fn plain(path: &Path) -> io::Result<String> {
 
 impl Storage for Unmounted<'_> {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let found = ext4::content(&self.view()?, &plain(path)?).map_err(other)?;
+        let found = ext4::content(&self.view()?, &plain(path)?).map_err(|e| other(e.into()))?;
         found.ok_or_else(|| ErrorKind::NotFound.into())
     }
 

@@ -41,13 +41,15 @@ enum Verb {
     Eval(cmd::eval::Args),
     /// Time the network on this machine
     Bench(cmd::bench::Args),
+    /// What will run where, what is missing, and what to do about it
+    Doctor(Box<cmd::doctor::Args>),
     /// Make a key pair for signing packages
     Keygen(cmd::keygen::Args),
 }
 
 /// The verbs, for "did you mean".
-const VERBS: [&str; 10] =
-    ["pack", "import", "train", "quantize", "inspect", "verify", "run", "eval", "bench", "keygen"];
+const VERBS: [&str; 11] =
+    ["pack", "import", "train", "quantize", "inspect", "verify", "run", "eval", "bench", "doctor", "keygen"];
 
 /// A bare word that is no verb and no file, but near a verb.
 fn mistyped(word: &str) -> Option<String> {
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
         Some(Verb::Run(args)) => cmd::run::run(&args),
         Some(Verb::Eval(args)) => cmd::eval::run(&args),
         Some(Verb::Bench(args)) => cmd::bench::run(&args),
+        Some(Verb::Doctor(args)) => cmd::doctor::run(&args),
         Some(Verb::Keygen(args)) => cmd::keygen::run(&args),
     };
     match result {

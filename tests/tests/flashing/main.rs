@@ -9,6 +9,7 @@ macro_rules! edge_flash {
 }
 
 mod cards;
+mod doctor;
 mod installing;
 mod updates;
 

@@ -23,6 +23,19 @@ pub fn files(disk: &dyn Disk, range: Range<u64>) -> io::Result<Vec<FileDigest>> 
     Ok(listing.files)
 }
 
+/// The bytes of a file in the root folder, at most `most` of them; `None` where there is no such file.
+#[cfg(feature = "read")]
+pub fn content(disk: &dyn Disk, range: Range<u64>, name: &str, most: u64) -> io::Result<Option<Vec<u8>>> {
+    let stream = Bounded { left: (range.end - range.start).saturating_mul(4), window: Window::new(disk, range) };
+    let fat = FileSystem::new(stream, FsOptions::new())?;
+    let mut bytes = Vec::new();
+    match fat.root_dir().open_file(name) {
+        Ok(file) => file.take(most).read_to_end(&mut bytes).map(|_| Some(bytes)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 /// A stream that ends in an error when more was read than all of the file system several times: chains of clusters that
 /// run in a circle end so.
 struct Bounded<'a> {

@@ -38,6 +38,7 @@ fn package(sequence: u64) -> VerifiedPackage {
         tolerance: Tolerance::Float { relative: 1e-3 },
         provenance: vec![],
         parts: vec![],
+        tolerances: vec![],
     };
     let mut writer = PackageWriter::new();
     writer.part("model.onnx", vec![sequence as u8; 9000]);

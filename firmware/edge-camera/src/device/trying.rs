@@ -71,7 +71,7 @@ impl Device {
         {
             return Ok(ran);
         }
-        package::load_file(&self.settings, path, &mut || self.service.progress())
+        package::load_file(&self.settings, &self.backend, path, &mut || self.service.progress())
     }
 
     /// Looks how the trial goes.
@@ -118,7 +118,7 @@ impl Device {
         let (slot, path) = trial.counted.before();
         let old = match trial.old.take() {
             Some(old) => Ok(*old),
-            None => package::load_file(&self.settings, &path, &mut || self.service.progress()),
+            None => package::load_file(&self.settings, &self.backend, &path, &mut || self.service.progress()),
         };
         match old {
             Ok(old) => {

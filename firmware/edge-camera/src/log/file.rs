@@ -7,6 +7,7 @@
 use super::Rotation;
 use crate::units::Sync;
 use anyhow::{Context, bail};
+use edge_system::check::folder;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
@@ -217,11 +218,6 @@ fn fill(line: &[u8], start: u64, longest: u64, full: u64, filled: &mut Vec<u8>) 
         filled.resize(filled.len() + left as usize, b' ');
         filled.push(b'\n');
     }
-}
-
-/// The folder that a path's file is in.
-pub fn folder(path: &Path) -> &Path {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Opens for appending, as the only writer; where the last whole line ends.

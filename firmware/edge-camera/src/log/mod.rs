@@ -16,7 +16,6 @@ use anyhow::Context;
 use budget::Bucket;
 use edge_device::event::{Comparison, Event, Fault, Notice, Summary, wall_time};
 use file::LogFile;
-pub use file::folder;
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -117,15 +116,28 @@ impl Sink for LogFile {
     }
 }
 
-/// A line's stamp.
+/// What every line has.
+struct Stamp<'a> {
+    time: &'a str,
+    monotonic_s: &'a mut f64,
+    synced: &'a mut Option<bool>,
+    backend: &'a mut String,
+}
+
+/// A line that can be stamped.
 trait Line: Serialize {
-    fn stamp(&mut self) -> (&str, &mut f64, &mut Option<bool>);
+    fn stamp(&mut self) -> Stamp<'_>;
 }
 
 macro_rules! lines {
     ($($kind:ty),*) => { $(impl Line for $kind {
-        fn stamp(&mut self) -> (&str, &mut f64, &mut Option<bool>) {
-            (&self.time, &mut self.monotonic_s, &mut self.clock_synced)
+        fn stamp(&mut self) -> Stamp<'_> {
+            Stamp {
+                time: &self.time,
+                monotonic_s: &mut self.monotonic_s,
+                synced: &mut self.clock_synced,
+                backend: &mut self.backend,
+            }
         }
     })* };
 }
@@ -147,6 +159,8 @@ pub struct Log {
     clock: Box<dyn Clock>,
     gate: Gate,
     line: Vec<u8>,
+    /// What computes.
+    backend: &'static str,
     /// The largest `monotonic_s` so far.
     last: f64,
     gap: Option<Gap>,
@@ -166,7 +180,12 @@ impl Log {
         let bucket = options.budget.map(|budget| Bucket::new(budget, clock.elapsed()));
         let mut jumps = Jumps::default();
         jumps.look(clock.as_ref());
-        Log { to, options, clock, gate, line: vec![], last: 0.0, gap: None, bucket, jumps, news: vec![] }
+        Log { to, options, clock, gate, line: vec![], backend: "", last: 0.0, gap: None, bucket, jumps, news: vec![] }
+    }
+
+    /// Says in every line from now on what computes.
+    pub fn computes(&mut self, backend: &'static str) {
+        self.backend = backend;
     }
 
     /// Goes on as `options` say. Nothing changes where that cannot be.
@@ -257,7 +276,8 @@ impl Log {
 
     fn new_notice(&self, event: &str, detail: &str) -> Notice {
         let (time, monotonic_s) = self.now();
-        Notice { time, monotonic_s, clock_synced: None, event: event.into(), detail: detail.into(), trial: None }
+        let (backend, event, detail) = (String::new(), event.into(), detail.into());
+        Notice { time, monotonic_s, clock_synced: None, backend, event, detail, trial: None }
     }
 
     fn tell_left_out(&mut self, end: bool) -> Result<(), Failure> {
@@ -293,7 +313,7 @@ impl Log {
         if !self.to.recovers() {
             return Err(self.failure(e));
         }
-        let time = line.stamp().0.to_string();
+        let time = line.stamp().time.to_string();
         match &mut self.gap {
             Some(gap) => {
                 gap.lines += 1;
@@ -347,7 +367,10 @@ impl Log {
 
     /// Adds the line as JSON, stamped: whether the clock is right, and never earlier than the line before.
     fn encode(&mut self, line: &mut impl Line) -> Result<(), Failure> {
-        let (_, monotonic_s, synced) = line.stamp();
+        let Stamp { monotonic_s, synced, backend, .. } = line.stamp();
+        if backend.is_empty() {
+            backend.push_str(self.backend);
+        }
         *synced = self.clock.synced();
         *monotonic_s = monotonic_s.max(self.last);
         self.last = *monotonic_s;

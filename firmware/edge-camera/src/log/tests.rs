@@ -167,8 +167,8 @@ fn on_change_logs_changes_notices_and_the_first_fault() {
         frame(&mut log, i as u64, changed);
     }
     let (time, monotonic_s) = log.now();
-    let mut fault =
-        Fault { time, monotonic_s, clock_synced: None, frame: 5, source: String::new(), error: "broken".into() };
+    let (source, backend) = (String::new(), String::new());
+    let mut fault = Fault { time, monotonic_s, clock_synced: None, frame: 5, source, error: "broken".into(), backend };
     log.fault(&mut fault, true).unwrap();
     log.fault(&mut fault, false).unwrap();
     log.notice("reloaded", "test").unwrap();

@@ -1,5 +1,6 @@
 use super::*;
 use crate::machine::{Bus, How, Use};
+use edge_system::flashed::is_unfinished;
 
 fn disk() -> Disk {
     Disk {

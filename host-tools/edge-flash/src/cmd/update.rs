@@ -2,7 +2,6 @@
 
 use crate::card;
 use crate::ext4::Editable;
-use crate::image::data::PACKAGES;
 use crate::out::{self, Output};
 use crate::place::{Flashed, Place};
 use crate::storage::Unmounted;
@@ -11,6 +10,7 @@ use crate::{machine, mount, progress, remote, sparse};
 use anyhow::{Context, Result, bail};
 use edge_package::{PackageError, Storage, TrustPolicy, VerifiedPackage, Version, hex};
 use edge_system::disk::FileDisk;
+use edge_system::flashed::PACKAGES;
 use edge_system::layout::Layout;
 use edge_system::seal::Seal;
 use edge_system::slot::Slots;

@@ -1,12 +1,11 @@
 //! `edge-flash verify`: is it what was built, and if not, where not?
 
-use crate::image::data::PACKAGES;
 use crate::place::{Flashed, Place};
-use crate::{ext4, out, progress};
+use crate::{out, progress};
 use anyhow::{Context, Result, bail};
-use edge_package::{PublicKey, Signed, TrustPolicy, VerifiedPackage, hex};
+use edge_package::{PackageError, PublicKey, Signed, TrustPolicy, VerifiedPackage, hex};
 use edge_system::seal::{FileState, RegionState, Seal, Sealed, Verdict};
-use edge_system::slot::{Slot, Slots};
+use edge_system::slot::Slot;
 use edge_system::state::BootState;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -65,27 +64,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// The packages of both slots, each verified on its own.
 fn packages(flashed: &Flashed, trust: &TrustPolicy) -> Result<Vec<(Slot, Package)>> {
-    let fs = ext4::read(&flashed.file, flashed.layout.data.clone())?;
-    let slots = Slots::new(Path::new("/").join(PACKAGES).as_path());
-    let look = |slot: Slot| {
-        let path = slots.package(slot);
-        let path = path.to_str().context("a path of the slots is no text")?;
-        Ok((
-            slot,
-            match ext4::content(&fs, path)? {
-                None => Package::None,
-                Some(bytes) => match VerifiedPackage::from_bytes(bytes, trust) {
-                    Ok(package) => Package::Good {
-                        name: package.manifest().name.clone(),
-                        sequence: package.manifest().sequence,
-                        digest: hex(&package.digest()),
-                    },
-                    Err(e) => Package::Bad(e.to_string()),
-                },
-            },
-        ))
+    let told = |content: Option<Result<VerifiedPackage, PackageError>>| match content {
+        None => Package::None,
+        Some(Ok(package)) => Package::Good {
+            name: package.manifest().name.clone(),
+            sequence: package.manifest().sequence,
+            digest: hex(&package.digest()),
+        },
+        Some(Err(e)) => Package::Bad(e.to_string()),
     };
-    Slot::BOTH.into_iter().map(look).collect()
+    Ok(flashed.packages(trust)?.into_iter().map(|(slot, content)| (slot, told(content))).collect())
 }
 
 /// What there is to say.

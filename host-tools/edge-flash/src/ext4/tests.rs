@@ -1,4 +1,6 @@
 use super::*;
+use ext4_view::Ext4;
+use std::os::unix::fs::FileExt;
 use tempfile::TempDir;
 
 const CAMERA: Owner = Owner { uid: 990, gid: 44 };
@@ -13,7 +15,7 @@ fn file_system(folder: &TempDir) -> Editable {
 }
 
 fn opened(fs: &Editable) -> Result<Ext4> {
-    read(&File::open(fs.path()).unwrap(), 0..LENGTH)
+    Ok(read(&File::open(fs.path()).unwrap(), 0..LENGTH)?)
 }
 
 #[test]

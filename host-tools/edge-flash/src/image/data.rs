@@ -3,13 +3,12 @@
 use crate::ext4::{Editable, Owner, make_file, make_folder};
 use anyhow::{Context, Result};
 use edge_package::VerifiedPackage;
+use edge_system::flashed::PACKAGES;
 use edge_system::slot::{Slot, Slots};
 use std::path::{Path, PathBuf};
 
 /// What PCs show.
 const LABEL: &str = "edge-data";
-/// The folder of the package slots on the partition.
-pub const PACKAGES: &str = "packages";
 /// The folder of the logs.
 pub const LOGS: &str = "log";
 /// The user that the runtime runs as in the image, and the group that cameras belong to.

@@ -86,11 +86,11 @@ fn plain(value: &Value) -> String {
 
 fn plan_table(value: &Value) -> anyhow::Result<()> {
     let Some(plan) = value["plan"].as_array() else { return Ok(()) };
-    out::line(format_args!("{:16} {}", "backend", plain(&value["backend"])))?;
+    out::line(format_args!("{:18} {}", "backend", plain(&value["backend"])))?;
     for part in plan {
         let nodes: Vec<String> = part["nodes"].as_array().into_iter().flatten().map(plain).collect();
         let (by, what) = (plain(&part["by"]), plain(&part["what"]));
-        out::line(format_args!("{:16} {by}: {what} <- {}", "plan", nodes.join(" + ")))?;
+        out::line(format_args!("{:18} {by}: {what} <- {}", "plan", nodes.join(" + ")))?;
     }
     Ok(())
 }
@@ -106,7 +106,7 @@ fn describe(package: &VerifiedPackage) -> Value {
         interpolation: m.resize.interpolation,
         size: Some((m.resize.width, m.resize.height)),
     };
-    let tolerance = match m.tolerance {
+    let tolerance = |backend| match m.tolerance_of(backend) {
         Tolerance::Float { relative } => json!({"kind": "float", "relative": number_json(relative)}),
         Tolerance::Int8 { steps, step } => json!({"kind": "int8", "steps": steps, "step": number_json(step)}),
     };
@@ -129,7 +129,8 @@ fn describe(package: &VerifiedPackage) -> Value {
         "classes": m.labels.len(),
         "labels": m.labels.iter().map(label_json).collect::<Vec<_>>(),
         "goldens": m.goldens.iter().map(|g| json!({"name": g.name, "tensor": hex(&g.tensor)})).collect::<Vec<_>>(),
-        "tolerance": tolerance,
+        "tolerance": tolerance("cpu"),
+        "tolerance_tensorrt": tolerance("tensorrt"),
         "provenance": m.provenance.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
         "parts": m.parts.iter().map(|p| json!({
             "name": p.name, "offset": p.offset, "length": p.length, "digest": hex(&p.digest),
@@ -154,19 +155,20 @@ fn table(value: &Value, manifest: &Manifest) -> anyhow::Result<()> {
         "activation",
         "threshold",
         "tolerance",
+        "tolerance_tensorrt",
         "provenance",
     ] {
-        out::line(format_args!("{key:16} {}", plain(&value[key])))?;
+        out::line(format_args!("{key:18} {}", plain(&value[key])))?;
     }
     let shown: Vec<&str> = manifest.labels.iter().take(10).map(|l| l.label.as_str()).collect();
     let more = manifest.labels.len().saturating_sub(shown.len());
     let rest = if more > 0 { format!(", and {more} more") } else { String::new() };
-    out::line(format_args!("{:16} {}: {}{rest}", "labels", manifest.labels.len(), shown.join(", ")))?;
+    out::line(format_args!("{:18} {}: {}{rest}", "labels", manifest.labels.len(), shown.join(", ")))?;
     let goldens: Vec<&str> = manifest.goldens.iter().map(|g| g.name.as_str()).collect();
-    out::line(format_args!("{:16} {}: {}", "goldens", goldens.len(), goldens.join(", ")))?;
+    out::line(format_args!("{:18} {}: {}", "goldens", goldens.len(), goldens.join(", ")))?;
     plan_table(value)?;
     for part in &manifest.parts {
-        out::line(format_args!("{:16} {} ({} bytes)", "part", part.name, part.length))?;
+        out::line(format_args!("{:18} {} ({} bytes)", "part", part.name, part.length))?;
     }
     Ok(())
 }

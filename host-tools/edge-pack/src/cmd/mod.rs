@@ -1,6 +1,7 @@
 //! One file per verb: its arguments and what it does.
 
 pub mod bench;
+pub mod doctor;
 pub mod eval;
 pub mod import;
 pub mod inspect;

@@ -44,6 +44,12 @@ pub struct Args {
     #[arg(long, value_name = "K", requires = "golden")]
     golden_count: Option<usize>,
 
+    /// How far TensorRT's outputs for golden samples may be off those of packaging: a share of the largest one, such as 0.05,
+    /// or, of a quantized model, a number of quantization steps (default: 0.02, or four times the steps that the CPU is
+    /// allowed)
+    #[arg(long, value_name = "X")]
+    tensorrt_tolerance: Option<f32>,
+
     /// Quantize the model first; photos for that are given with --calibration
     #[arg(long, value_enum, value_name = "TARGET")]
     quantize: Option<Kind>,
@@ -83,6 +89,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Some(dir) => goldens(dir, &pictures, args.golden_count.unwrap_or(8))?,
             None => vec![],
         },
+        tensorrt_tolerance: args.tensorrt_tolerance,
         ..args.recipe.resolve(args.name.clone().unwrap_or_else(|| model::name_of(path)))?
     };
     let context = || path.display().to_string();

@@ -1,6 +1,7 @@
 //! Which camera is meant: by path, by a pattern of paths, or by its name.
 
 use anyhow::{Context, anyhow, bail};
+use edge_system::check;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use v4l::capability::Flags;
@@ -92,13 +93,7 @@ fn kind(path: &Path) -> Kind {
     match opened {
         Ok(caps) if caps.capabilities.contains(Flags::VIDEO_CAPTURE | Flags::STREAMING) => Kind::Camera(caps.card),
         Ok(caps) => Kind::Other(caps.card),
-        Err(_) => {
-            // The kernel tells names to everyone, by the real path's last part.
-            let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
-            let node = real.file_name().unwrap_or_default();
-            let name = std::fs::read_to_string(Path::new("/sys/class/video4linux").join(node).join("name"));
-            Kind::Closed(name.unwrap_or_default().trim().into())
-        }
+        Err(_) => Kind::Closed(check::video_name(Path::new("/sys"), path).unwrap_or_default()),
     }
 }
 
@@ -117,22 +112,17 @@ fn listing() -> String {
     format!("{there}{}", csi_hint().unwrap_or_default())
 }
 
-/// A Raspberry Pi's ribbon-cable cameras are no V4L2 cameras that deliver pictures: libcamera makes them.
-pub fn csi_hint() -> Option<&'static str> {
-    edge_system::board::this_board().starts_with("rpi").then_some(
-        "; a camera on the ribbon cable is read with `rpicam-vid -t 0 -n --codec mjpeg -o - | edge-camera --source -`",
-    )
+/// How a camera that is none for V4L2 is read, where this board may have one.
+pub fn csi_hint() -> Option<String> {
+    check::ribbon_cable(edge_system::board::this_board()).map(|hint| format!("; {hint}"))
 }
 
 /// Why a device can't be opened, and what to do about it.
 pub fn explain(path: &Path, error: &io::Error) -> anyhow::Error {
-    let path = path.display();
     match error.kind() {
-        ErrorKind::PermissionDenied => anyhow!(
-            "permission denied: {path} belongs to the group video; add the user to it (`sudo usermod -aG video NAME`) and log in anew"
-        ),
-        ErrorKind::ResourceBusy => anyhow!("another program uses {path}"),
-        _ => anyhow!("{path} cannot be opened: {error}"),
+        ErrorKind::PermissionDenied => anyhow!("{}", check::camera_denied(path)),
+        ErrorKind::ResourceBusy => anyhow!("another program uses {}", path.display()),
+        _ => anyhow!("{} cannot be opened: {error}", path.display()),
     }
 }
 

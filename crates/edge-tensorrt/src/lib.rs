@@ -1,0 +1,51 @@
+//! TensorRT without TensorRT: a network runs on NVIDIA's GPUs where the libraries for it are found at run time, and
+//! nothing of NVIDIA's is needed to build this. The libraries are spoken to as the C++ programs do that they are made for:
+//! through the virtual tables of their objects.
+//!
+//! [`TensorRt::open`] finds a GPU and a library that it knows, or says which of them is missing. [`TensorRt::session`]
+//! gives a network that runs: from an engine in the [`Cache`], or from one that `trtexec`, which comes with TensorRT, is
+//! asked to build from an ONNX file.
+//!
+//! # Decisions
+//!
+//! **A crate of its own, with the backend in `edge-engine` on top of it.** `edge-engine` knows no files, and this is about
+//! libraries, processes and folders; nor does it need tract, so that its tests are built in seconds.
+//!
+//! **Tables written by hand rather than a C++ shim built on the device.** A shim would need a compiler and NVIDIA's headers on
+//! every device (JetPack's own images have both, a container or a slim installation has neither), and its failures would
+//! be compiler messages. Ten methods of three classes are used, their places are the same in all of 8.6 to 9.3 and in all
+//! of 10, and what is found behind a pointer is looked at before it is called: see [`TensorRtError::Garbage`].
+//!
+//! **The driver's library, `libcuda.so.1`, and not the runtime's, `libcudart`.** The driver's has one name and one interface
+//! for every version of CUDA and comes with the driver; the runtime's has another name for every version, and
+//! TensorRT has its own copy inside. Streams and memory of both are the same: they share the device's primary context.
+//!
+//! **`trtexec` builds.** The builder's interface is several times as large as the one that runs engines, parses ONNX in a
+//! third library, and may take the process with it; as another process it can be watched, stopped and left without memory.
+//!
+//! # What has been seen on the real library
+//!
+//! On 2026-11-26, without a GPU, on x86-64: `libnvinfer_lean.so.10` of PyPI's `tensorrt-lean-cu12-libs` 10.16.1.11 was
+//! loaded by this crate, and its version read: 10.16.1. Nothing beyond was called, since a runtime made without a GPU
+//! is no object: [`TensorRt::open`] counts devices first. The places of methods come from public headers of 8.6.1, 9.3 and
+//! 10.0 to 10.16. **No engine has been run on a real GPU yet**; the tests run against libraries of their own, which are
+//! built from C++ with the same classes, through the real dynamic loader.
+
+mod build;
+mod cache;
+mod error;
+mod gpu;
+mod maps;
+mod runtime;
+mod session;
+mod sys;
+mod version;
+
+pub use build::{Progress, find_trtexec};
+pub use cache::{Cache, Entry, Kept};
+pub use error::TensorRtError;
+pub use gpu::Gpu;
+pub use runtime::{Places, Request, TensorRt};
+pub use session::{Contract, Session};
+pub use sys::Pinned;
+pub use version::Version;
