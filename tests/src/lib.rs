@@ -1,5 +1,7 @@
 //! What the end-to-end cases share: the built programs, run on real files.
 
+pub mod hil;
+
 use edge_vision::DecodeOptions;
 use image::{RgbImage, imageops};
 use serde_json::Value;
@@ -196,6 +198,14 @@ impl Running {
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args([format!("-{name}"), self.0.id().to_string()]).status().expect("kill");
         assert!(status.success());
+    }
+
+    /// Whether the program has taken the handling of a signal, by its number, into its own hands.
+    pub fn catches(&self, signal: u32) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+            .is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
     }
 
     /// Waits for the end: exit code and standard error.

@@ -3,6 +3,7 @@
 use edge_package::{digest, hex};
 use edge_suite::*;
 use serde_json::Value;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,13 +13,12 @@ fn zoo(name: &str) -> PathBuf {
 }
 
 /// The one object that `--json` prints, and the exit code.
-fn doctor<A: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = A>) -> (Option<i32>, Value) {
-    let ran = run(
-        "edge-pack",
-        ["doctor", "--json"].iter().map(|a| a.into()).chain(args.into_iter().map(|a| a.as_ref().to_owned())),
-    );
+fn doctor<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> (Option<i32>, Value) {
+    let words = ["doctor", "--json"].map(OsString::from).into_iter();
+    let ran = run("edge-pack", words.chain(args.into_iter().map(|a| a.as_ref().to_owned())));
     assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
-    let [value] = &ran.json()[..] else { panic!("{}{}", ran.stdout, ran.stderr) };
+    let values = ran.json();
+    let [value] = &values[..] else { panic!("{}{}", ran.stdout, ran.stderr) };
     assert_eq!(value["ok"], ran.code == Some(0), "{value}");
     (ran.code, value.clone())
 }
@@ -194,6 +194,12 @@ fn settings_are_read_by_the_runtime_and_a_ribbon_cable_is_thought_of() {
     assert!(findings[0]["what"].as_str().unwrap().contains("treshold"), "{findings:?}");
 }
 
+/// Who runs this: on a machine that has the service's user, root would be told of that one's permissions.
+fn me() -> String {
+    let output = Command::new("id").arg("-un").output().expect("id");
+    String::from_utf8(output.stdout).expect("a name").trim().into()
+}
+
 #[test]
 fn this_machine_is_looked_at() {
     let scratch = Scratch::small();
@@ -205,7 +211,12 @@ fn this_machine_is_looked_at() {
     );
     let config = scratch.write("camera.toml", text);
     // The package is the settings' own.
-    let look = || doctor(["--device".as_ref(), "--config".as_ref(), config.as_os_str()]);
+    let look_as = |user: &str| {
+        let words: [&OsStr; 5] =
+            ["--device".as_ref(), "--user".as_ref(), user.as_ref(), "--config".as_ref(), config.as_ref()];
+        doctor(words)
+    };
+    let look = || look_as(&me());
     let (code, value) = look();
     assert_eq!((code, &value["kind"]), (Some(1), &"package".into()), "{value}");
     let folder = found(&value, "log");
@@ -219,8 +230,7 @@ fn this_machine_is_looked_at() {
     assert!(found(&look().1, "log").is_empty());
     // A user who may not write there.
     std::fs::set_permissions(scratch.path("log"), PermissionsExt::from_mode(0o700)).unwrap();
-    let (_, value) =
-        doctor(["--device".as_ref(), "--user".as_ref(), "nobody".as_ref(), "--config".as_ref(), config.as_os_str()]);
+    let (_, value) = look_as("nobody");
     let denied = found(&value, "log");
     assert!(denied[0]["what"].as_str().unwrap().contains("the user nobody may not write to"), "{denied:?}");
     edge_pack!("doctor", "--device", "--user", "no-such-user").fails(1, &["no-such-user"]);
@@ -240,7 +250,10 @@ fn engines_that_are_of_no_use_and_an_open_cache_are_told() {
     std::fs::DirBuilder::new().mode(0o700).create(&cache).unwrap();
     let look = || {
         let mut command = Command::new(program("edge-pack"));
-        command.args(["doctor", "--device", "--json"]).arg(&scratch.package).env("CACHE_DIRECTORY", scratch.path(""));
+        command
+            .args(["doctor", "--device", "--json", "--user", &me()])
+            .arg(&scratch.package)
+            .env("CACHE_DIRECTORY", scratch.path(""));
         Ran::from(command.output().unwrap()).json().remove(0)
     };
     assert!(found(&look(), "stale-engine").is_empty());

@@ -273,9 +273,9 @@ fn sigterm_ends_it_even_in_the_middle_of_a_long_frame() {
     // The loop may have ended by itself in between.
     assert!(code == Some(128 + 2) || code == Some(0), "{code:?}");
     log_lines(&log);
-    // While it starts, too: proving the built-in model takes longer than this.
+    // While it starts, too, from when it listens: it does so before it proves its model.
     let running = Running::start(camera().args(["--source", "pattern"]));
-    std::thread::sleep(Duration::from_millis(100));
+    wait_until("it listens", || running.catches(15));
     running.signal("TERM");
     running.end().ok();
 }

@@ -76,6 +76,11 @@ pub fn replay(classifier: &mut Classifier, package: &VerifiedPackage) -> Vec<Gol
     package.manifest().goldens.iter().map(|golden| replay_one(classifier, package, golden)).collect()
 }
 
+/// Replays the golden sample of this number; `None` where there are no more.
+pub fn replay_sample(classifier: &mut Classifier, package: &VerifiedPackage, number: usize) -> Option<GoldenOutcome> {
+    package.manifest().goldens.get(number).map(|golden| replay_one(classifier, package, golden))
+}
+
 fn replay_one(classifier: &mut Classifier, package: &VerifiedPackage, golden: &Golden) -> GoldenOutcome {
     let mut outcome = GoldenOutcome { name: golden.name.clone(), max_delta: 0.0, allowed: 0.0, failure: None };
     let tolerance = package.manifest().tolerance_of(classifier.description().backend);
@@ -131,6 +136,16 @@ fn check(
     compare(classifier.logits(), &golden.logits, tolerance, outcome)
 }
 
+/// How far a logit may be from those `expected`.
+pub fn allowed(expected: &[f32], tolerance: Tolerance) -> f32 {
+    let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
+    match tolerance {
+        // An all-zero golden sample still allows for rounding of denormals.
+        Tolerance::Float { relative } => (relative * largest).max(f32::MIN_POSITIVE),
+        Tolerance::Int8 { steps, step } => steps as f32 * step,
+    }
+}
+
 /// Compares logits with those at packaging under the manifest's tolerance.
 fn compare(
     found: &[f32],
@@ -140,13 +155,8 @@ fn compare(
 ) -> Result<(), GoldenFailure> {
     let deltas: Vec<f32> = found.iter().zip(expected).map(|(f, e)| (f - e).abs()).collect();
     let class = argmax(&deltas).unwrap_or_default();
-    let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
     outcome.max_delta = deltas[class];
-    outcome.allowed = match tolerance {
-        // An all-zero golden sample still allows for rounding of denormals.
-        Tolerance::Float { relative } => (relative * largest).max(f32::MIN_POSITIVE),
-        Tolerance::Int8 { steps, step } => steps as f32 * step,
-    };
+    outcome.allowed = allowed(expected, tolerance);
     if outcome.max_delta > outcome.allowed {
         return Err(GoldenFailure::Logits {
             class,

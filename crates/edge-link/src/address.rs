@@ -53,6 +53,11 @@ pub enum AddressError {
     /// A speed that no serial line has.
     #[error("{0:?} is no speed of a serial line")]
     Baud(String),
+    /// A way to a camera that no camera can listen at.
+    #[error(
+        "{0} leads to a camera, but is no place to listen at; there are serial:/dev/ttyS1[,115200], tcp:ADDRESS:PORT,key=FILE and unix:PATH"
+    )]
+    OneWay(Address),
     /// The key cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -159,6 +164,16 @@ impl Drop for Socket {
 }
 
 impl Address {
+    /// The same with paths that are relative to `folder`.
+    pub fn beside(self, folder: &Path) -> Address {
+        match self {
+            Address::Serial { path, baud } => Address::Serial { path: folder.join(path), baud },
+            Address::Tcp { host, key } => Address::Tcp { host, key: folder.join(key) },
+            Address::Unix(path) => Address::Unix(folder.join(path)),
+            Address::Ssh(host) => Address::Ssh(host),
+        }
+    }
+
     /// Opens the way there; a camera that is not there yet is waited for up to `patience`.
     ///
     /// # Errors
@@ -309,6 +324,18 @@ mod tests {
             if let Ok(address) = text.parse::<Address>() {
                 prop_assert_eq!(address.to_string().parse::<Address>().unwrap(), address);
             }
+        }
+    }
+
+    #[test]
+    fn paths_may_be_relative_to_a_folder() {
+        for (text, expected) in [
+            ("serial:/dev/x,9600", "serial:/dev/x,9600"),
+            ("tcp:camera:7070,key=link.key", "tcp:camera:7070,key=/boot/link.key"),
+            ("unix:link", "unix:/boot/link"),
+            ("ssh:pi@camera", "ssh:pi@camera"),
+        ] {
+            assert_eq!(text.parse::<Address>().unwrap().beside(Path::new("/boot")).to_string(), expected);
         }
     }
 

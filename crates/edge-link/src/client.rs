@@ -39,6 +39,9 @@ pub enum LinkError {
     /// The camera says no.
     #[error("the camera refuses: {0}")]
     Refused(String),
+    /// The log's newest file became another one while the log was read.
+    #[error("the log was begun anew while it was read, so lines may be missing; read it again")]
+    BegunAnew,
     /// An answer to another question.
     #[error("the camera gave an answer that does not fit the question")]
     Unexpected,

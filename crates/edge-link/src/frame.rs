@@ -3,8 +3,9 @@
 /// The longest message in bytes, its CRC included: an uncompressed frame of 4K in RGB, and some.
 pub const MAX_MESSAGE: usize = 32 << 20;
 
-/// The longest frame in bytes, without its zeros.
-const MAX_FRAME: usize = cobs::max_encoding_length(MAX_MESSAGE);
+/// The longest message that a camera takes, in bytes with its CRC: an uncompressed frame of 4K in YUYV. What a peer can
+/// make a camera hold is bounded by it.
+pub const MAX_QUESTION: usize = 16 << 20;
 
 const CRC: usize = 4;
 
@@ -17,18 +18,30 @@ pub fn encode(message: &[u8]) -> Vec<u8> {
 }
 
 /// Finds messages in a stream of bytes, wherever it is cut, and skips what is none.
-#[derive(Default)]
 pub struct Deframer {
     frame: Vec<u8>,
+    /// The longest frame in bytes, without its zeros.
+    longest: usize,
     /// The frame has grown too long: the rest of it is skipped.
     overlong: bool,
     garbage: u64,
 }
 
+impl Default for Deframer {
+    fn default() -> Deframer {
+        Deframer::new()
+    }
+}
+
 impl Deframer {
-    /// One that has seen nothing.
+    /// One that has seen nothing, for messages of up to [`MAX_MESSAGE`].
     pub fn new() -> Deframer {
-        Deframer::default()
+        Deframer::within(MAX_MESSAGE)
+    }
+
+    /// One for messages of up to `most` bytes with their CRC; longer ones are skipped without being kept.
+    pub fn within(most: usize) -> Deframer {
+        Deframer { frame: vec![], longest: cobs::max_encoding_length(most), overlong: false, garbage: 0 }
     }
 
     /// Takes the next bytes of the stream; `found` is called with each message that they complete.
@@ -38,9 +51,10 @@ impl Deframer {
             bytes = &bytes[end + 1..];
             let frame = std::mem::take(&mut self.frame);
             let overlong = std::mem::take(&mut self.overlong);
-            match decode(&frame) {
+            let empty = frame.is_empty();
+            match decode(frame) {
                 Some(message) if !overlong => found(message),
-                _ if frame.is_empty() => {}
+                _ if empty => {}
                 _ => self.garbage += 1,
             }
         }
@@ -48,7 +62,7 @@ impl Deframer {
     }
 
     fn grow(&mut self, bytes: &[u8]) {
-        if self.overlong || self.frame.len() + bytes.len() > MAX_FRAME {
+        if self.overlong || self.frame.len() + bytes.len() > self.longest {
             // Its beginning goes too, but for a byte that says that there was something.
             self.overlong = true;
             self.frame = vec![1];
@@ -63,8 +77,10 @@ impl Deframer {
     }
 }
 
-fn decode(frame: &[u8]) -> Option<Vec<u8>> {
-    let mut message = cobs::decode_vec(frame).ok()?;
+/// In place: a frame may be large.
+fn decode(mut message: Vec<u8>) -> Option<Vec<u8>> {
+    let length = cobs::decode_in_place(&mut message).ok()?;
+    message.truncate(length);
     let at = message.len().checked_sub(CRC)?;
     let expected = crc32fast::hash(&message[..at]).to_le_bytes();
     if message[at..] != expected {
@@ -132,7 +148,7 @@ mod tests {
         let mut deframer = Deframer::new();
         for _ in 0..40 {
             deframer.push(&[7; 1 << 20], |_| panic!("nothing was sent"));
-            assert!(deframer.frame.len() <= MAX_FRAME);
+            assert!(deframer.frame.len() <= deframer.longest);
         }
         assert_eq!(all(&mut deframer, &encode(b"after it"), 1000), [b"after it".to_vec()]);
         assert_eq!(deframer.garbage(), 1);

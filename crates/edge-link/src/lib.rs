@@ -12,12 +12,16 @@
 mod address;
 mod client;
 mod frame;
+mod listen;
 mod message;
 pub mod noise;
 mod server;
+mod transfer;
 
 pub use address::{Address, AddressError, Stream};
 pub use client::{Client, LinkError};
-pub use frame::{Deframer, MAX_MESSAGE, encode};
+pub use frame::{Deframer, MAX_MESSAGE, MAX_QUESTION, encode};
+pub use listen::{Arrived, Listener};
 pub use message::{Classified, GoldenResult, Hello, PROTOCOL, PictureData, Power, RawFrame, Reply, Request, Response};
 pub use server::{Ended, serve};
+pub use transfer::WholeLines;

@@ -15,6 +15,16 @@ pub(crate) struct Question {
     pub request: Request,
 }
 
+impl Question {
+    /// Of a message that is a question and nothing besides. What an echo brings back of an answer is none.
+    pub fn from_bytes(message: &[u8]) -> Option<Question> {
+        match postcard::take_from_bytes(message) {
+            Ok((question, [])) => Some(question),
+            _ => None,
+        }
+    }
+}
+
 /// An answer to the question of the same number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Answer {
@@ -170,7 +180,7 @@ pub struct Hello {
     pub runtime: String,
     /// Name of the board, as packages name it.
     pub board: String,
-    /// Architecture and the instruction set that computes: `aarch64 neon`.
+    /// Architecture and the instruction sets that compute: `aarch64+neon, kernels neon`.
     pub isa: String,
     /// What computes: `cpu` or `tensorrt`.
     pub backend: String,
@@ -222,8 +232,40 @@ mod tests {
 
         #[test]
         fn any_bytes_are_a_message_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = postcard::from_bytes::<Question>(&bytes);
+            let _ = Question::from_bytes(&bytes);
             let _ = postcard::from_bytes::<Answer>(&bytes);
+        }
+    }
+
+    /// A line that echoes must not keep a camera answering itself for ever.
+    #[test]
+    fn no_answer_is_a_question() {
+        let classified =
+            Classified { tensor: [0; 32], logits: vec![], class: None, decision: String::new(), score: 0.0 };
+        let hello = Hello {
+            protocol: 0,
+            runtime: String::new(),
+            board: String::new(),
+            isa: String::new(),
+            backend: String::new(),
+            package: [0; 32],
+            about: String::new(),
+            source: String::new(),
+            control: false,
+        };
+        let replies = [
+            Err(String::new()),
+            Ok(Response::Hello(hello)),
+            Ok(Response::Statistics(String::new())),
+            Ok(Response::Goldens(vec![])),
+            Ok(Response::LastFrame(None)),
+            Ok(Response::Classified(classified)),
+            Ok(Response::Log { length: 0, bytes: vec![] }),
+            Ok(Response::Done(String::new())),
+        ];
+        for reply in replies {
+            let message = postcard::to_stdvec(&Answer { number: 0, reply: reply.clone() }).unwrap();
+            assert_eq!(Question::from_bytes(&message), None, "{reply:?}");
         }
     }
 

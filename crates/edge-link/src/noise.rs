@@ -2,8 +2,8 @@
 //! ends hold one key of 32 bytes, which proves each to the other; the keys that encrypt are made anew for each
 //! connection.
 //!
-//! The handshake is two messages, `-> psk, e` and `<- e, ee`, with empty payloads. Each Noise message is preceded by its length, 16 bits
-//! big-endian. After the handshake the payloads are one stream of bytes in each direction, numbered from 0, so that none
+//! The handshake is two messages, `-> psk, e` and `<- e, ee`, with empty payloads. Each Noise
+//! message is preceded by its length, 16 bits big-endian. After the handshake the payloads are one stream of bytes in each direction, numbered from 0, so that none
 //! can be repeated, left out or moved.
 
 use edge_package::LinkKey;
@@ -11,7 +11,7 @@ use snow::{Builder, HandshakeState, StatelessTransportState};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
 /// Binds the key to what it is used for.
@@ -20,8 +20,10 @@ const PROLOGUE: &[u8] = b"edge-pack link 1";
 const MAX_MESSAGE: usize = 65_535;
 /// What encryption adds to each.
 const TAG: usize = 16;
-/// How long the other end may take for its part of the handshake: without the key nobody holds a connection for longer.
+/// How long the handshake may take: without the key nobody holds a connection for longer.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// The length of its messages: a public key and a tag.
+const HANDSHAKE_MESSAGE: usize = 32 + TAG;
 
 /// The half that reads.
 pub struct NoiseReader {
@@ -64,15 +66,15 @@ fn builder(key: &LinkKey) -> io::Result<Builder<'_>> {
 
 fn handshake(mut tcp: TcpStream, mut state: HandshakeState) -> io::Result<(NoiseReader, NoiseWriter)> {
     tcp.set_nodelay(true)?;
-    tcp.set_read_timeout(Some(HANDSHAKE))?;
     tcp.set_write_timeout(Some(HANDSHAKE))?;
+    let end = Instant::now() + HANDSHAKE;
     let mut buffer = vec![0; MAX_MESSAGE];
     while !state.is_handshake_finished() {
         if state.is_my_turn() {
             let length = state.write_message(&[], &mut buffer).map_err(denied)?;
             send(&mut tcp, &buffer[..length])?;
         } else {
-            let message = receive(&mut tcp)?.ok_or_else(|| denied("the other end closed the connection"))?;
+            let message = receive_by(end, &mut tcp)?;
             state.read_message(&message, &mut buffer).map_err(denied)?;
         }
     }
@@ -89,6 +91,29 @@ fn denied(why: impl std::fmt::Display) -> io::Error {
 fn send(tcp: &mut TcpStream, message: &[u8]) -> io::Result<()> {
     let length = u16::try_from(message.len()).map_err(io::Error::other)?;
     tcp.write_all(&[&length.to_be_bytes(), message].concat())
+}
+
+/// A message of the handshake, which takes no longer than until `end`, however slowly its bytes come.
+fn receive_by(end: Instant, tcp: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut message = [0; 2 + HANDSHAKE_MESSAGE];
+    let mut filled = 0;
+    while filled < message.len() {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the other end does not shake hands"));
+        }
+        tcp.set_read_timeout(Some(left))?;
+        match tcp.read(&mut message[filled..]) {
+            Ok(0) => return Err(denied("the other end closed the connection")),
+            Ok(count) => filled += count,
+            Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+            Err(e) => return Err(e),
+        }
+        if filled >= 2 && usize::from(u16::from_be_bytes([message[0], message[1]])) != HANDSHAKE_MESSAGE {
+            return Err(denied("what it says is no handshake"));
+        }
+    }
+    Ok(message[2..].to_vec())
 }
 
 /// The next Noise message; none where the stream ends before one.

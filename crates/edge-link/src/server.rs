@@ -1,6 +1,6 @@
 //! The side that answers.
 
-use crate::frame::{Deframer, encode};
+use crate::frame::{Deframer, MAX_QUESTION, encode};
 use crate::message::{Answer, Question, Reply, Request};
 use std::io::{self, Read, Write};
 
@@ -25,7 +25,7 @@ pub fn serve(
     control: bool,
     mut answer: impl FnMut(Request) -> Option<Reply>,
 ) -> io::Result<Ended> {
-    let mut deframer = Deframer::new();
+    let mut deframer = Deframer::within(MAX_QUESTION);
     let mut buffer = vec![0; 1 << 16];
     loop {
         let count = match reader.read(&mut buffer) {
@@ -38,7 +38,9 @@ pub fn serve(
         deframer.push(&buffer[..count], |message| messages.push(message));
         for message in messages {
             // No answer to what is no question: its number is unknown, and over a noisy line it may be an echo.
-            let Ok(Question { number, request }) = postcard::from_bytes(&message) else { continue };
+            let Some(Question { number, request }) = Question::from_bytes(&message) else { continue };
+            // It may be large, and the answer takes its time.
+            drop(message);
             let reply = if request.needs_control() && !control {
                 Err("this changes something, which edge-camera allows only when started with --link-control".into())
             } else {

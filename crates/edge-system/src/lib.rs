@@ -22,6 +22,7 @@
 pub mod board;
 pub mod boot;
 pub mod check;
+pub mod control;
 pub mod disk;
 #[cfg(feature = "read")]
 pub mod flashed;

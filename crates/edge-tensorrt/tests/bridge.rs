@@ -349,8 +349,8 @@ fn an_engine_of_another_machine_is_built_again_and_that_is_told() {
     assert!(said[0].contains("stale: ") && said[0].contains("this is GPU False-Xavier"), "{said:?}");
     assert_eq!(machine.builds_so_far(), 2);
     // A damaged one.
-    let engine = machine.path("cache").read_dir().unwrap().map(|e| e.unwrap().path());
-    let engine = engine.filter(|p| p.extension().is_some()).next().unwrap();
+    let mut engine = machine.path("cache").read_dir().unwrap().map(|e| e.unwrap().path());
+    let engine = engine.find(|p| p.extension().is_some()).unwrap();
     let mut bytes = std::fs::read(&engine).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&engine, bytes).unwrap();

@@ -112,6 +112,19 @@ pub fn decode(bytes: &[u8], opts: &DecodeOptions) -> Result<Picture, DecodeError
     })
 }
 
+/// Width and height in pixels of the JPEG or PNG in `bytes`, as its header says: before EXIF turns it, and whether or not
+/// what follows can be decoded.
+///
+/// # Errors
+///
+/// As [`decode`], for what is wrong with the header.
+pub fn size(bytes: &[u8]) -> Result<(u32, u32), DecodeError> {
+    match sniff(bytes)? {
+        Kind::Jpeg => jpeg::size(bytes),
+        Kind::Png => png::size(bytes),
+    }
+}
+
 /// Reads and decodes the file at `path`.
 ///
 /// # Errors

@@ -30,6 +30,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Picture, Option<Orientation>), Dec
     Ok((picture, orientation))
 }
 
+/// Width and height by the header.
+pub(crate) fn size(bytes: &[u8]) -> Result<(u32, u32), DecodeError> {
+    read_header(bytes).map(|header| (header.width, header.height))
+}
+
 /// Decodes a JPEG into `out`, whose allocation is reused; on an error `out` keeps its shape.
 pub(crate) fn decode_into(
     bytes: &[u8],

@@ -35,11 +35,26 @@ fn refusal(error: ImageError) -> DecodeError {
     }
 }
 
+/// Width and height by IHDR, which comes first in every PNG.
+fn header(bytes: &[u8]) -> Option<(u32, u32)> {
+    match (bytes.get(12..16), bytes.get(16..24)) {
+        (Some(b"IHDR"), Some(&[w3, w2, w1, w0, h3, h2, h1, h0])) => {
+            Some((u32::from_be_bytes([w3, w2, w1, w0]), u32::from_be_bytes([h3, h2, h1, h0])))
+        }
+        _ => None,
+    }
+}
+
+/// The same, which has to be there.
+pub(crate) fn size(bytes: &[u8]) -> Result<(u32, u32), DecodeError> {
+    header(bytes).ok_or_else(|| broken("it doesn't begin with its header".to_owned()))
+}
+
 /// Decodes a PNG (of an APNG the default image) and gives its EXIF orientation with it.
 pub(crate) fn decode(bytes: &[u8]) -> Result<(Picture, Option<Orientation>), DecodeError> {
-    // IHDR comes first in every PNG. Its size is looked at before the decoder asks for memory by it.
-    if let (Some(b"IHDR"), Some(&[w3, w2, w1, w0, h3, h2, h1, h0])) = (bytes.get(12..16), bytes.get(16..24)) {
-        check_size(KIND, u32::from_be_bytes([w3, w2, w1, w0]), u32::from_be_bytes([h3, h2, h1, h0]))?;
+    // Its size is looked at before the decoder asks for memory by it.
+    if let Some((width, height)) = header(bytes) {
+        check_size(KIND, width, height)?;
     }
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MAX_ALLOC);

@@ -56,6 +56,18 @@ fn apply(bytes: &mut Vec<u8>, damage: Damage) {
     bytes.resize(bytes.len().max(10), 0);
 }
 
+/// What a picture is refused by before it is decoded is what it decodes to, damaged or not.
+fn same_size(bytes: &[u8]) {
+    if let Ok(picture) = decode(bytes, &DecodeOptions { exif_orientation: false }) {
+        assert_eq!(edge_vision::decode::size(bytes).unwrap(), (picture.width(), picture.height()));
+    }
+}
+
+#[test]
+fn headers_tell_the_size() {
+    goldens().iter().for_each(|bytes| same_size(bytes));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -67,6 +79,8 @@ proptest! {
             _ => b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR",
         };
         bytes.splice(0..0, magic.iter().copied());
+        same_size(&bytes);
+        let _ = edge_vision::decode::size(&bytes);
         let outcome = catch_unwind(|| decode(&bytes, &TURNED).map(|p| p.pixels().len()));
         prop_assert!(outcome.is_ok());
     }
@@ -78,6 +92,7 @@ proptest! {
         for one in what {
             apply(&mut bytes, one);
         }
+        same_size(&bytes);
         let outcome = catch_unwind(|| decode(&bytes, &TURNED).map(|p| p.pixels().len()));
         prop_assert!(outcome.is_ok());
     }

@@ -4,15 +4,17 @@
 
 use crate::backend::Kind;
 use crate::capture::{Raw, Spec, Wanted, parse_rate};
+use crate::link::{self, Bridge};
 use crate::units::{Budget, Size, Sync, factor, period, score, span, whole};
 use clap::{ArgAction, Parser, ValueHint};
 use edge_device::MOST_FRAMES;
+use edge_link::Address;
 use edge_vision::{Flip, Mount, Roi, Rotate};
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Flags that say what to do with the configuration rather than what it is.
-pub const COMMAND_LINE_ONLY: [&str; 6] = ["config", "check", "json", "install", "help", "version"];
+pub const COMMAND_LINE_ONLY: [&str; 7] = ["config", "check", "json", "install", "link-stdio", "help", "version"];
 
 /// Heading of the flags that choose and shape the source: a reload opens it anew when one of them changed.
 pub const SOURCE: &str = "Source";
@@ -25,6 +27,9 @@ pub const LOG: &str = "Log";
 
 /// Heading of the flags of a new package's trial.
 pub const TRIAL: &str = "A new package";
+
+/// Heading of the flags of the link to a host.
+pub const LINK: &str = "Link to a host";
 
 /// Heading of the flags that gather photos to train with.
 pub const COLLECT: &str = "Photos to train with";
@@ -55,6 +60,12 @@ pub struct Args {
     /// with the package is found before anything is written
     #[arg(long, value_name = "FILE.edgepack", value_hint = ValueHint::FilePath, conflicts_with = "check")]
     pub install: Option<PathBuf>,
+
+    /// Join standard input and output to the link of a camera that runs here, and end with it: for ssh. Its socket is
+    /// unix:PATH, by default the one of the configuration, or /run/edge-camera/link
+    #[arg(long, value_name = "unix:PATH", num_args = 0..=1, require_equals = true, default_missing_value = "",
+          conflicts_with_all = ["check", "install"])]
+    pub link_stdio: Option<Bridge>,
 
     /// The package to run; without it, the built-in EfficientNet-Lite0 (1000 ImageNet classes)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -205,6 +216,16 @@ pub struct Args {
     /// (default: whatever they decide)
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true, value_parser = score, help_heading = TRIAL)]
     pub trial_agreement: Option<f32>,
+
+    /// Answer a host here: unix:PATH (a socket for this user and group), serial:/dev/ttyS1[,115200] (a serial line or a virtio
+    /// port), or tcp:ADDRESS:PORT,key=FILE (encrypted, for who has the key of `edge-flash link-key`); may be repeated
+    #[arg(long, value_name = "WHERE", value_parser = link::place, help_heading = LINK)]
+    pub link: Vec<Address>,
+
+    /// Let a host that the link leads to also change things: put frames in, set the clock, switch slots, update, restart
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "false",
+          default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true, help_heading = LINK)]
+    pub link_control: bool,
 
     /// Save the source's frames into this folder as photos to train with, and classify nothing
     #[arg(long, value_name = "DIR", requires = "label", value_hint = ValueHint::DirPath, help_heading = COLLECT)]

@@ -22,7 +22,7 @@ pub fn run(args: &Args, folder: &Path, label: &str, stop: &Signals) -> Result<()
     }
     let folder = folder.join(label);
     // The source first: an empty folder would be a class without photos.
-    let mut source = capture::open(args, stop)?;
+    let mut source = capture::open(args, false, stop)?;
     fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make the folder {}", folder.display()))
         .map_err(Failure::usage)?;

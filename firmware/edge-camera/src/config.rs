@@ -6,6 +6,7 @@
 
 use crate::args::{Args, COMMAND_LINE_ONLY};
 use crate::capture::Spec;
+use crate::link;
 use crate::settings::Settings;
 use crate::stop::Failure;
 use anyhow::anyhow;
@@ -141,6 +142,12 @@ fn beside(arg: &Arg, text: String, folder: &Path) -> String {
     // A display's file, with what follows it.
     if let Some(file) = text.strip_prefix("png:").filter(|_| arg.get_id() == "display") {
         return format!("png:{}", folder.join(file).display());
+    }
+    if arg.get_id() == "link" {
+        return match link::place(&text) {
+            Ok(address) => address.beside(folder).to_string(),
+            Err(_) => text,
+        };
     }
     let path = match arg.get_value_hint() {
         ValueHint::FilePath | ValueHint::DirPath | ValueHint::AnyPath => text != "-",

@@ -1,10 +1,12 @@
 //! Everything that runs, from start to end: the parts of the loop.
 
+mod linked;
 mod trying;
 
 use crate::backend::Backend;
 use crate::capture::{self, Frame, Source};
 use crate::clock::SystemClock;
+use crate::link::Link;
 use crate::log::Log;
 use crate::package::{self, Loaded, Missed, Model};
 use crate::screen::Screen;
@@ -43,6 +45,10 @@ pub struct Device {
     faults: u64,
     /// Whether the last frame was a fault.
     faulty: bool,
+    /// Hosts that ask.
+    link: Option<Link>,
+    /// A replay that one asked for.
+    goldens: Option<linked::Goldens>,
 }
 
 impl Device {
@@ -56,7 +62,7 @@ impl Device {
         let mut service = Service::new();
         let Loaded { model, news, trial } = package::load(&settings, &backend, None, &mut || service.progress())?;
         trying::uncount_at_end(signals, trial.as_ref());
-        let source = capture::open(&settings.args, signals)?;
+        let source = capture::open(&settings.args, settings.is_patient(), signals)?;
         let mut log = Log::open(settings.log.clone(), Box::new(SystemClock::new(started)), signals.gate())?;
         log.computes(backend.name());
         status.say(&format!("{}; {}", model.about, source.describe()));
@@ -69,6 +75,8 @@ impl Device {
             frames: 0,
             faults: 0,
             faulty: false,
+            link: None,
+            goldens: None,
             settings,
             backend,
             signals: signals.clone(),
@@ -90,8 +98,8 @@ impl Device {
         self.settings.args.frames.is_none_or(|limit| self.frames < limit)
     }
 
-    /// Classifies a frame, decides, and logs what came of it.
-    pub fn frame(&mut self, frame: &Frame) -> Result<(), Failure> {
+    /// Classifies a frame, decides, and logs what came of it: the line, or why there is none.
+    fn frame(&mut self, frame: &Frame) -> Result<Result<Event, String>, Failure> {
         self.frames += 1;
         if let Some(summing) = &mut self.summing {
             summing.frame(frame.number);
@@ -106,8 +114,13 @@ impl Device {
                 if let Some(summing) = &mut self.summing {
                     summing.classified(&event);
                 }
+                if let Some(link) = &self.link {
+                    link.seen(frame.number, Some(&event));
+                }
+                Ok(Ok(event))
             }
-            Err((mut fault, network)) => {
+            Err(failed) => {
+                let (mut fault, network) = *failed;
                 if network {
                     self.network_failed(&fault.error)?;
                 }
@@ -118,14 +131,17 @@ impl Device {
                 if let Some(summing) = &mut self.summing {
                     summing.fault();
                 }
+                if let Some(link) = &self.link {
+                    link.seen(frame.number, None);
+                }
+                Ok(Err(fault.error))
             }
         }
-        Ok(())
     }
 
     /// Frame → classified → decided → the line to log, and whether the decision changed. A fault says whether it is the
     /// network's.
-    fn classify(&mut self, frame: &Frame) -> Result<(Event, bool), (Fault, bool)> {
+    fn classify(&mut self, frame: &Frame) -> Result<(Event, bool), Box<(Fault, bool)>> {
         let time = wall_time(frame.wall);
         let at = frame.at.saturating_duration_since(self.started);
         let monotonic_s = at.as_micros() as f64 / 1e6;
@@ -136,19 +152,9 @@ impl Device {
                 Missed::Frame(error) => (error, false),
                 Missed::Network(error) => (error, true),
             };
-            let (source, time) = (frame.source.clone(), time.clone());
-            (
-                Fault {
-                    time,
-                    monotonic_s,
-                    clock_synced: None,
-                    frame: frame.number,
-                    source,
-                    error,
-                    backend: String::new(),
-                },
-                network,
-            )
+            let (source, time, backend) = (frame.source.clone(), time.clone(), String::new());
+            let fault = Fault { time, monotonic_s, clock_synced: None, frame: frame.number, source, error, backend };
+            Box::new((fault, network))
         })?;
         let Model { classifier, decider, digest, .. } = &mut self.model;
         let decision = decider.decide(at, classifier.scores(), self.settings.args.top);
@@ -217,6 +223,10 @@ impl Device {
     pub fn notice(&mut self, event: &str, detail: &str) -> Result<(), Failure> {
         self.log.notice(event, detail)?;
         self.tell_news();
+        if let Some(link) = &self.link {
+            // The camera may be open only now, or another one.
+            link.source(self.source.describe());
+        }
         Ok(())
     }
 
@@ -230,6 +240,9 @@ impl Device {
         let written = self.log.finish();
         self.tell_news();
         self.status.finish(self.frames, self.faults);
+        if let Some(link) = self.link.take() {
+            link.end();
+        }
         summed.and(written)?;
         // A camera drops a frame now and then; a picture that was asked for by name is missed.
         match (self.faults, self.settings.args.once) {
@@ -239,24 +252,28 @@ impl Device {
     }
 
     /// Reads configuration and package anew. What is wrong with the new ones is told, and the old ones go on.
-    /// Only a camera that can be opened neither in the new way nor in the old one ends the program.
-    pub fn reload(&mut self, words: &[OsString]) -> Result<(), Failure> {
+    /// Only a camera that can be opened neither in the new way nor in the old one ends the program. What runs now, or why it
+    /// is what ran before.
+    pub fn reload(&mut self, words: &[OsString]) -> Result<Result<String, String>, Failure> {
         self.service.reloading();
-        match self.try_reload(words) {
+        let done = match self.try_reload(words) {
             Ok(Reloaded { before, news, trial }) => {
                 let about = format!("{}; {}", self.model.about, self.source.describe());
                 self.notice("reloaded", &about)?;
                 self.tell_all(&news)?;
+                self.changed();
                 self.begin_trial(trial, Some(before))?;
+                Ok(about)
             }
             Err(Refused::Kept(failure)) => {
                 let why = format!("the reload failed and what ran goes on: {:#}", failure.cause);
                 self.notice("reload_failed", &why)?;
+                Err(why)
             }
             Err(Refused::Lost(failure)) => return Err(failure),
-        }
+        };
         self.service.ready(&self.model.about);
-        Ok(())
+        Ok(done)
     }
 
     fn try_reload(&mut self, words: &[OsString]) -> Result<Reloaded, Refused> {
@@ -273,6 +290,9 @@ impl Device {
             // A trial that did not begin is no start of it.
             trial.filter(|trial| counted.as_ref() != Some(trial)).iter().for_each(Counted::ended_well);
             return Err(refused);
+        }
+        if self.settings.differs(&new, args::LINK) {
+            self.status.say("another `link` or `link-control` counts from the next start on");
         }
         let before = std::mem::replace(&mut self.model, model);
         self.log.computes(backend.name());
@@ -306,15 +326,16 @@ impl Device {
 
     /// Opens the source anew. A camera that is in use by the old source is opened again after that is closed.
     fn reopen(&mut self, new: &Settings) -> Result<(), Refused> {
-        if let Ok(source) = capture::open(&new.args, &self.signals) {
+        if let Ok(source) = capture::open(&new.args, false, &self.signals) {
             self.source = source;
             return Ok(());
         }
         self.source = Box::new(Closed);
-        match capture::open(&new.args, &self.signals) {
+        match capture::open(&new.args, false, &self.signals) {
             Ok(source) => self.source = source,
             Err(failure) => {
-                self.source = capture::open(&self.settings.args, &self.signals).map_err(Refused::Lost)?;
+                let patient = self.settings.is_patient();
+                self.source = capture::open(&self.settings.args, patient, &self.signals).map_err(Refused::Lost)?;
                 return Err(Refused::Kept(failure));
             }
         }

@@ -9,6 +9,7 @@ mod collect;
 mod config;
 mod device;
 mod install;
+mod link;
 mod log;
 mod package;
 mod screen;
@@ -58,11 +59,15 @@ fn run(words: &[OsString], started: Instant) -> Result<(), Failure> {
     if let Some(package) = &settings.args.install {
         return install::run(&settings, package);
     }
+    if let Some(bridge) = &settings.args.link_stdio {
+        return link::stdio::run(bridge, &settings.args.link);
+    }
     let signals = Signals::listen()?;
     if let (Some(folder), Some(label)) = (&settings.args.collect, &settings.args.label) {
         return collect::run(&settings.args, folder, label, &signals);
     }
     let ended = Device::start(settings, started, &signals).and_then(|mut device| {
+        device.listen(words);
         let ended = watch(&mut device, &signals, words);
         // Whatever ended it, the log gets its last lines.
         let finished = device.finish();
@@ -76,14 +81,16 @@ fn run(words: &[OsString], started: Instant) -> Result<(), Failure> {
 fn watch(device: &mut Device, signals: &Signals, words: &[OsString]) -> Result<(), Failure> {
     while !signals.requested() && device.wants_more() {
         if signals.reload() {
-            device.reload(words)?;
+            // What came of it was told.
+            let _ = device.reload(words)?;
         }
         match device.source.next(Instant::now() + TICK)? {
-            Grab::Frame(frame) => device.frame(&frame)?,
+            Grab::Frame(frame) => device.take(frame)?,
             Grab::Notice { event, detail } => device.notice(event, &detail)?,
             Grab::Waiting(since) => device.waiting(since),
             Grab::End => break,
         }
+        device.answer(words)?;
         device.tick()?;
     }
     Ok(())

@@ -10,7 +10,9 @@ use anyhow::{Context, anyhow};
 use edge_device::event::class_label;
 use edge_device::{Classification, Classifier, ClassifyError, Decider, Recipe, golden};
 use edge_engine::{LoadOptions, decision};
+use edge_link::Classified;
 use edge_package::{Digest, PublicKey, Signed, TrustPolicy, VerifiedPackage};
+use edge_system::slot::Slot;
 use edge_vision::{Mount, Picture};
 use std::path::Path;
 use std::time::Instant;
@@ -33,6 +35,10 @@ pub struct Model {
     pub digest: Digest,
     /// What it is, for people.
     pub about: String,
+    /// The slot that it is in, if it is.
+    pub slot: Option<Slot>,
+    /// The package itself, where a host may ask for its golden samples.
+    pub package: Option<VerifiedPackage>,
 }
 
 /// What came of loading.
@@ -85,6 +91,19 @@ impl Model {
         Ok(self.classifier.classify_frame(&raw, mount, 1)?)
     }
 
+    /// The frame classified last, with what is needed to compare that; decided by itself, whatever was seen before.
+    pub fn detail(&self, seen: &Classification) -> Classified {
+        let best = seen.top.first().copied();
+        let class = decision::decide(best, self.threshold);
+        Classified {
+            tensor: golden::tensor_digest(self.classifier.tensor()),
+            logits: self.classifier.logits().to_vec(),
+            class: class.and_then(|class| u32::try_from(class).ok()),
+            decision: class_label(&self.classifier.manifest().labels, class),
+            score: best.map_or(0.0, |(_, score)| score),
+        }
+    }
+
     /// What it says of the frame classified last.
     pub fn opinion(&self, seen: &Classification) -> Opinion {
         let labels = &self.classifier.manifest().labels;
@@ -108,24 +127,24 @@ pub fn load(
 ) -> Result<Loaded, Failure> {
     let trust = trust(settings)?;
     let options = options(settings);
-    let (proven, news, trial) = match &settings.package {
+    let (proven, slot, news, trial) = match &settings.package {
         Choice::BuiltIn => {
-            let proven = built_in(&options, &trust).and_then(|package| prove(&package, settings, backend, progress));
-            (proven.context("the built-in model"), vec![], None)
+            let proven = built_in(&options, &trust).and_then(|package| kept(package, settings, backend, progress));
+            (proven.context("the built-in model"), None, vec![], None)
         }
-        Choice::File(path) => (open(path, settings, backend, &trust, progress), vec![], None),
+        Choice::File(path) => (open(path, settings, backend, &trust, progress), None, vec![], None),
         Choice::Slots(folder) => {
             let open = |path: &Path, progress: &mut dyn FnMut()| open(path, settings, backend, &trust, progress);
             match slots::boot(folder, &settings.trial, counted, open, progress) {
                 Ok(booted) => {
                     let about = format!("slot {}: {}", booted.slot, booted.value.about);
-                    (Ok(Proven { about, ..booted.value }), booted.news, booted.trial)
+                    (Ok(Proven { about, ..booted.value }), Some(booted.slot), booted.news, booted.trial)
                 }
-                Err(why) => (Err(why), vec![], None),
+                Err(why) => (Err(why), None, vec![], None),
             }
         }
     };
-    let model = model(settings, proven.map_err(Failure::of_package)?)?;
+    let model = Model { slot, ..model(settings, proven.map_err(Failure::of_package)?)? };
     Ok(Loaded { model, news, trial })
 }
 
@@ -154,11 +173,19 @@ fn options(settings: &Settings) -> LoadOptions {
 }
 
 fn model(settings: &Settings, proven: Proven) -> Result<Model, Failure> {
-    let Proven { classifier, digest, about } = proven;
+    let Proven { classifier, digest, about, package: kept } = proven;
     let package = classifier.manifest().threshold;
     // What contradicts the package's threshold was said in the configuration.
     let decider = Decider::new(settings.policy, package).map_err(Failure::usage)?;
-    Ok(Model { classifier, decider, threshold: settings.policy.threshold.or(package), digest, about })
+    Ok(Model {
+        classifier,
+        decider,
+        threshold: settings.policy.threshold.or(package),
+        digest,
+        about,
+        slot: None,
+        package: kept,
+    })
 }
 
 /// A package whose golden samples passed.
@@ -167,6 +194,7 @@ pub struct Proven {
     digest: Digest,
     /// What it is, for people.
     pub about: String,
+    package: Option<VerifiedPackage>,
 }
 
 fn open(
@@ -178,8 +206,19 @@ fn open(
 ) -> anyhow::Result<Proven> {
     VerifiedPackage::open(path, trust)
         .map_err(anyhow::Error::from)
-        .and_then(|package| prove(&package, settings, backend, progress))
+        .and_then(|package| kept(package, settings, backend, progress))
         .with_context(|| path.display().to_string())
+}
+
+/// Proves a package, and keeps it where a host may ask for its golden samples.
+fn kept(
+    package: VerifiedPackage,
+    settings: &Settings,
+    backend: &Backend,
+    progress: &mut dyn FnMut(),
+) -> anyhow::Result<Proven> {
+    let proven = prove(&package, settings, backend, progress)?;
+    Ok(Proven { package: (!settings.args.link.is_empty()).then_some(package), ..proven })
 }
 
 /// Checks that a package is for this board and classifies here as where it was made.
@@ -200,7 +239,7 @@ pub fn prove(
         manifest.labels.len(),
         classifier.description()
     );
-    Ok(Proven { classifier, digest: package.digest(), about })
+    Ok(Proven { classifier, digest: package.digest(), about, package: None })
 }
 
 /// A package's name, digest and who signed it, for people.

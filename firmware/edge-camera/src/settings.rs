@@ -86,6 +86,19 @@ impl Settings {
         Ok(Settings { args, package, policy, trial, log, values })
     }
 
+    /// Whether a camera that is not there is waited for: where a host can ask what is the matter.
+    pub fn is_patient(&self) -> bool {
+        !self.args.link.is_empty()
+    }
+
+    /// The folder of the slots, where there are any.
+    pub fn slots(&self) -> Option<PathBuf> {
+        match &self.package {
+            Choice::Slots(folder) => Some(folder.clone()),
+            Choice::BuiltIn | Choice::File(_) => None,
+        }
+    }
+
     /// Which board this is: as configured, else as the device tree says.
     pub fn board(&self) -> &str {
         self.args.board.as_deref().unwrap_or_else(|| board::this_board())

@@ -121,24 +121,30 @@ impl Summing {
         if !(elapsed >= self.every || end && self.frames > 0) {
             return None;
         }
+        let totals = self.totals();
         self.since = Instant::now();
-        let seconds = elapsed.as_secs_f64();
+        self.decisions.clear();
+        self.stages.iter_mut().for_each(Histogram::clear);
+        (self.frames, self.faults, self.drops) = (0, 0, 0);
+        Some(totals)
+    }
+
+    /// The sums up to now; counting goes on.
+    pub fn totals(&self) -> Totals {
+        let seconds = self.since.elapsed().as_secs_f64();
         let [decode, resize, preprocess, infer, total] = self.stages.each_ref().map(Histogram::percentiles);
-        let totals = Totals {
+        Totals {
             seconds: round(seconds),
             frames: self.frames,
             faults: self.faults,
             drops: self.drops,
             fps: if seconds > 0.0 { round(self.frames as f64 / seconds) } else { 0.0 },
             latency_ms: StagePercentiles { decode, resize, preprocess, infer, total },
-            decisions: std::mem::take(&mut self.decisions),
-            rss_mb: std::fs::read_to_string("/proc/self/status").ok().and_then(|text| resident(&text)),
+            decisions: self.decisions.clone(),
+            rss_mb: resident_kib().map(|kib| round(kib as f64 * 1024.0 / 1e6)),
             open_files: std::fs::read_dir("/proc/self/fd").ok().map(|files| files.count().saturating_sub(1)),
             temperature_c: temperature(Path::new("/sys/class/thermal")),
-        };
-        self.stages.iter_mut().for_each(Histogram::clear);
-        (self.frames, self.faults, self.drops) = (0, 0, 0);
-        Some(totals)
+        }
     }
 }
 
@@ -146,11 +152,15 @@ fn round(x: f64) -> f64 {
     (x * 1000.0).round() / 1000.0
 }
 
-/// Resident memory in MB out of /proc/self/status.
-fn resident(status: &str) -> Option<f64> {
+/// Resident memory of this process in KiB.
+pub fn resident_kib() -> Option<u64> {
+    std::fs::read_to_string("/proc/self/status").ok().and_then(|text| resident(&text))
+}
+
+/// The same out of the text of /proc/self/status.
+fn resident(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
-    let kibibytes: f64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(round(kibibytes * 1024.0 / 1e6))
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// The highest temperature of the sensors in /sys/class/thermal, which are in thousandths of a degree.
@@ -199,6 +209,7 @@ mod tests {
         [0, 1, 4, 5, 0, 1].into_iter().for_each(|number| summing.frame(number));
         summing.fault();
         assert!(summing.due(false).is_none());
+        assert_eq!(summing.totals().frames, 6);
         let totals = summing.due(true).unwrap();
         assert_eq!((totals.frames, totals.faults, totals.drops), (6, 1, 2));
         assert!(totals.rss_mb.unwrap() > 1.0 && totals.open_files.unwrap() >= 3);
@@ -207,7 +218,7 @@ mod tests {
 
     #[test]
     fn what_the_kernel_says() {
-        assert_eq!(resident("Name:\tx\nVmRSS:\t   1000 kB\n"), Some(1.024));
+        assert_eq!(resident("Name:\tx\nVmRSS:\t   1000 kB\n"), Some(1000));
         assert_eq!(resident("nothing"), None);
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(temperature(dir.path()), None);

@@ -30,6 +30,8 @@ pub struct Camera {
     pub trusted: Vec<PathBuf>,
     /// After so long without a sign of life it is taken to hang.
     pub hang: Duration,
+    /// The socket that its orders are taken at, if they are.
+    pub control: Option<PathBuf>,
     /// The user and group it becomes.
     pub user: Option<(u32, u32)>,
     /// More environment, from a test harness.
@@ -56,6 +58,9 @@ impl Camera {
         command.env_clear().env("PATH", "/system/bin").env("TMPDIR", "/tmp").env("HOME", "/tmp").current_dir("/");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.env("NOTIFY_SOCKET", notify).env("WATCHDOG_USEC", self.watchdog());
+        if let Some(control) = &self.control {
+            command.env(edge_system::control::SOCKET, control);
+        }
         if let Some((user, group)) = self.user {
             // Without the groups of root, which the standard library sees to.
             command.uid(user).gid(group);

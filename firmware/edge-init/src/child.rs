@@ -22,12 +22,17 @@ pub struct Child {
 impl Child {
     /// Starts it, with nothing to read, and what it prints for [`Child::lines`].
     pub fn start(command: &mut Command) -> std::io::Result<Child> {
+        Child::start_with(command, Stdio::null())
+    }
+
+    /// The same with something to read.
+    pub fn start_with(command: &mut Command, stdin: Stdio) -> std::io::Result<Child> {
         let (printed, writer) = std::io::pipe()?;
         fcntl_setfl(&printed, fcntl_getfl(&printed)? | OFlags::NONBLOCK)?;
-        command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
+        command.stdin(stdin).stdout(writer.try_clone()?).stderr(writer).process_group(0);
         let child = command.spawn();
         // The command keeps its ends of the pipe otherwise.
-        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         // The process is waited for with all others; this handle does neither wait nor kill when it is dropped.
         let child = child?;
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(0));

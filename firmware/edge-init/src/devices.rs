@@ -25,6 +25,10 @@ pub enum Device {
     Input(PathBuf),
     /// A network card, by its name.
     Network(String),
+    /// A serial line, relative to `/dev`.
+    Line(PathBuf),
+    /// A virtio port, relative to `/dev`.
+    Port(PathBuf),
 }
 
 /// The devices that are there, and news of those that come.
@@ -46,7 +50,7 @@ impl Devices {
     /// Those that are there.
     pub fn present(&self) -> Vec<Device> {
         let mut devices = vec![];
-        for subsystem in GIVEN.iter().copied().chain(["input", "net"]) {
+        for subsystem in GIVEN.iter().copied().chain(["input", "net", "tty", "virtio-ports"]) {
             let Ok(entries) = std::fs::read_dir(self.sys.join("class").join(subsystem)) else { continue };
             for entry in entries.flatten() {
                 let text = std::fs::read_to_string(entry.path().join("uevent")).unwrap_or_default();
@@ -81,10 +85,16 @@ impl AsFd for Devices {
 fn added(message: &[u8]) -> Option<Device> {
     let text = std::str::from_utf8(message).ok()?;
     let fields = fields(text.split('\0'));
-    if fields.get("ACTION") != Some(&"add") {
+    let subsystem = fields.get("SUBSYSTEM")?;
+    // A virtio port gets its name after it came.
+    let news = match *subsystem {
+        "virtio-ports" => &["add", "change"][..],
+        _ => &["add"],
+    };
+    if !news.contains(fields.get("ACTION")?) {
         return None;
     }
-    device(fields.get("SUBSYSTEM")?, &fields)
+    device(subsystem, &fields)
 }
 
 fn fields<'a>(lines: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, &'a str> {
@@ -99,6 +109,8 @@ fn device(subsystem: &str, fields: &BTreeMap<&str, &str>) -> Option<Device> {
     let node = fields.get("DEVNAME").filter(|name| !name.split('/').any(|part| part == ".." || part.is_empty()))?;
     match subsystem {
         "input" => node.contains("event").then(|| Device::Input(node.into())),
+        "tty" => Some(Device::Line(node.into())),
+        "virtio-ports" => Some(Device::Port(node.into())),
         _ => GIVEN.contains(&subsystem).then(|| Device::Given(node.into())),
     }
 }
@@ -107,6 +119,27 @@ fn device(subsystem: &str, fields: &BTreeMap<&str, &str>) -> Option<Device> {
 pub fn give(node: &Path, group: u32) -> rustix::io::Result<()> {
     chown(node, None, Some(Gid::from_raw(group)))?;
     chmod(node, Mode::from_raw_mode(0o660))
+}
+
+/// The folder of virtio ports by their names, relative to `/dev`, as other systems have it.
+const PORTS: &str = "virtio-ports";
+
+/// The link to a virtio port by its name, relative to `/dev`; for ports whose names begin with `edge.`, which are a camera's.
+pub fn port_link(sys: &Path, node: &Path) -> Option<PathBuf> {
+    let name = std::fs::read_to_string(sys.join("class/virtio-ports").join(node).join("name")).ok()?;
+    let name = name.trim();
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    let ours = name.strip_prefix("edge.").is_some_and(|rest| !rest.is_empty());
+    (ours && name.len() <= 64 && name.chars().all(plain)).then(|| Path::new(PORTS).join(name))
+}
+
+/// Makes such a link below `dev`.
+pub fn make_link(dev: &Path, link: &Path, node: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(dev.join(PORTS))?;
+    match std::os::unix::fs::symlink(Path::new("..").join(node), dev.join(link)) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
 }
 
 /// A device with keys, of which one may be the power button.
@@ -163,8 +196,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_message_does_harm(text in "(add|ACTION=add|SUBSYSTEM=(net|input|video4linux)|DEVNAME=|INTERFACE=|[a-z./=]|\\PC|\0)*") {
-            if let Some(Device::Given(node) | Device::Input(node)) = added(text.as_bytes()) {
+        fn no_message_does_harm(text in "(add|ACTION=add|SUBSYSTEM=(net|input|video4linux|tty|virtio-ports)|DEVNAME=|INTERFACE=|[a-z./=]|\\PC|\0)*") {
+            if let Some(Device::Given(node) | Device::Input(node) | Device::Line(node) | Device::Port(node)) = added(text.as_bytes()) {
                 prop_assert!(node.components().all(|part| matches!(part, std::path::Component::Normal(_))), "{node:?}");
             }
         }
@@ -180,7 +213,14 @@ mod tests {
         assert_eq!(added(key.as_bytes()), Some(Device::Input("input/event0".into())));
         let card = "add@/x\0ACTION=add\0SUBSYSTEM=net\0INTERFACE=eth0\0";
         assert_eq!(added(card.as_bytes()), Some(Device::Network("eth0".into())));
+        let line = "add@/x\0ACTION=add\0SUBSYSTEM=tty\0DEVNAME=ttyUSB0\0";
+        assert_eq!(added(line.as_bytes()), Some(Device::Line("ttyUSB0".into())));
+        for action in ["add", "change"] {
+            let port = format!("{action}@/x\0ACTION={action}\0SUBSYSTEM=virtio-ports\0DEVNAME=vport0p1\0");
+            assert_eq!(added(port.as_bytes()), Some(Device::Port("vport0p1".into())));
+        }
         for other in [
+            "change@/x\0ACTION=change\0SUBSYSTEM=video4linux\0DEVNAME=video0\0",
             "remove@/x\0ACTION=remove\0SUBSYSTEM=video4linux\0DEVNAME=video0\0",
             "add@/x\0ACTION=add\0SUBSYSTEM=block\0DEVNAME=sda\0",
             "add@/x\0ACTION=add\0SUBSYSTEM=video4linux\0DEVNAME=../etc/passwd\0",
@@ -209,6 +249,32 @@ mod tests {
             [Device::Given("video0".into()), Device::Input("input/event3".into()), Device::Network("lo".into())];
         assert_eq!(devices.present(), expected);
         assert_eq!(devices.came(), []);
+    }
+
+    #[test]
+    fn ports_of_a_camera_have_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let (sys, dev) = (dir.path().join("sys"), dir.path().join("dev"));
+        let long = format!("edge.{}", "x".repeat(70));
+        for (node, name, link) in [
+            ("vport0p1", "edge.link\n", Some("virtio-ports/edge.link")),
+            ("vport0p2", "org.qemu.guest_agent.0\n", None),
+            ("vport0p3", "edge.../../etc\n", None),
+            ("vport0p4", "edge.\n", None),
+            ("vport0p5", &long, None),
+        ] {
+            let folder = sys.join("class/virtio-ports").join(node);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("name"), name).unwrap();
+            assert_eq!(port_link(&sys, Path::new(node)), link.map(PathBuf::from), "{name}");
+        }
+        assert_eq!(port_link(&sys, Path::new("vport9p9")), None);
+        std::fs::create_dir_all(&dev).unwrap();
+        std::fs::write(dev.join("vport0p1"), "the port").unwrap();
+        for _ in 0..2 {
+            make_link(&dev, Path::new("virtio-ports/edge.link"), Path::new("vport0p1")).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(dev.join("virtio-ports/edge.link")).unwrap(), "the port");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! This stage is changed by flashing only, so it does as little as it can.
 
+use crate::camera::{CAMERA_GROUP, CAMERA_USER};
 use crate::cmdline::Options;
 use crate::say::{self, say};
 use crate::watchdog::Watchdog;
@@ -18,6 +19,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, mount};
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::ffi::CString;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -145,8 +147,10 @@ pub fn trust(disk: &dyn Disk, layout: &Layout, device: &Path) -> Trust {
     }
 }
 
-/// Mounts the boot partition, if it is not mounted yet; nothing is ever written to it.
+/// Mounts the boot partition, if it is not mounted yet; nothing is ever written to it. Its files are the camera's user's
+/// alone, who reads the configuration and perhaps the key of a link there.
 pub fn mount_boot(partition: &Path) -> io::Result<()> {
     let _ = rustix::fs::mkdir("/boot", Mode::from_raw_mode(0o755));
-    Ok(mount(partition, "/boot", "vfat", PLAIN | MountFlags::RDONLY, None).or_else(busy)?)
+    let owner = CString::new(format!("uid={CAMERA_USER},gid={CAMERA_GROUP},fmask=0177,dmask=0077"))?;
+    Ok(mount(partition, "/boot", "vfat", PLAIN | MountFlags::RDONLY, Some(owner.as_c_str())).or_else(busy)?)
 }

@@ -27,6 +27,13 @@
 //! | `edge.trial=SECONDS` | a system that is not kept by then is given up: the device starts anew | 900 |
 //! | `edge.ntp=HOST[,HOST]` | time servers, after those that DHCP names; `none` for none | `pool.ntp.org` |
 //!
+//! # A link to a host
+//!
+//! Where `/boot/camera.toml` has a `link`, serial lines that it names are given to the camera program; virtio ports whose
+//! names begin with `edge.` always are, and have their links in `/dev/virtio-ports`. With `link-control` as well, orders of
+//! the camera program are taken on `/run/edge-init/control` ([`control`]): set the clock, start anew, switch off, and put a
+//! system into the other slot, which a process of its own (`edge-init update`) checks and writes.
+//!
 //! # Going down
 //!
 //! As with busybox' init: SIGUSR2 (`busybox poweroff`) switches off, SIGTERM (`busybox reboot`) and SIGINT
@@ -59,6 +66,7 @@ mod camera;
 mod child;
 mod classes;
 mod cmdline;
+mod control;
 mod devices;
 mod down;
 mod ext4;
@@ -74,6 +82,7 @@ mod second;
 mod supervise;
 mod time;
 mod watchdog;
+mod wishes;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -101,6 +110,15 @@ enum Cmd {
         #[arg(long, default_value = "0")]
         not_before: u64,
     },
+    /// Check the system bundle on standard input and put it on trial in the slot that does not run
+    Update {
+        /// The disk
+        #[arg(long)]
+        disk: PathBuf,
+        /// The slot that this system was started from
+        #[arg(long)]
+        running: String,
+    },
     /// Watch over a camera program as on a flashed camera, but as an ordinary process: to try things out
     Supervise(Box<Supervise>),
 }
@@ -125,12 +143,18 @@ struct Supervise {
     /// A file that is fed like a watchdog
     #[arg(long)]
     watchdog: Option<PathBuf>,
+    /// Take its orders
+    #[arg(long)]
+    control: bool,
     /// The disk, or its image, whose system is on trial
     #[arg(long, requires = "slot")]
     disk: Option<PathBuf>,
-    /// The slot that is on trial
+    /// The slot that runs, on trial unless --kept
     #[arg(long)]
     slot: Option<String>,
+    /// The system in the slot is on no trial
+    #[arg(long)]
+    kept: bool,
     /// Seconds of classifying after which the system on trial is kept
     #[arg(long, default_value = "60")]
     commit: f64,
@@ -157,6 +181,7 @@ fn main() -> ExitCode {
     }
     let ended = match Args::parse().command {
         Cmd::Ntp { servers, found, not_before } => time::follow(&found, &servers, not_before),
+        Cmd::Update { disk, running } => control::update(&disk, &running),
         Cmd::Supervise(args) => supervise(*args),
     };
     match ended {
@@ -176,6 +201,8 @@ fn supervise(args: Supervise) -> anyhow::Result<()> {
     let limits =
         keeper::Limits { hang: seconds(args.hang)?, shortest_pause: seconds(args.pause)?, ..Default::default() };
     let commit = args.disk.clone().zip(args.slot);
+    let control = args.control.then(|| control::Control::open(&args.run.join("control"), None, commit.clone()));
+    let control = control.transpose()?;
     let supervisor = supervise::Supervisor {
         camera: camera::Camera {
             program: args.camera,
@@ -184,12 +211,13 @@ fn supervise(args: Supervise) -> anyhow::Result<()> {
             log: args.log,
             trusted: vec![],
             hang: limits.hang,
+            control: control.as_ref().map(|control| control.path().into()),
             user: None,
             environment: vec![],
             arguments: args.arguments,
         },
         limits,
-        trial: commit.is_some().then(|| options.trial()),
+        trial: (commit.is_some() && !args.kept).then(|| options.trial()),
         commit: Box::new(move || {
             let (disk, slot) = commit.as_ref().ok_or_else(|| anyhow::anyhow!("nothing is on trial"))?;
             second::keep(disk, slot)
@@ -198,6 +226,8 @@ fn supervise(args: Supervise) -> anyhow::Result<()> {
         helpers: vec![],
         network: None,
         devices: None,
+        control,
+        lines: vec![],
         run: args.run,
     };
     let (ending, _) = supervisor.run(supervise::Signals::listen()?)?;

@@ -5,12 +5,14 @@
 use crate::camera::{CAMERA_GROUP, CAMERA_USER, Camera};
 use crate::child::{self, Child};
 use crate::cmdline::Options;
+use crate::control::Control;
 use crate::devices::Devices;
 use crate::first::{PLAIN, mount_boot};
 use crate::keeper::{Exit, Limits};
 use crate::say::{self, say};
 use crate::supervise::{Signals, Supervisor};
 use crate::watchdog::Watchdog;
+use crate::wishes::Wishes;
 use crate::{block, down, ext4, first, hooks, network, time};
 use anyhow::Context;
 use edge_system::disk::FileDisk;
@@ -124,6 +126,12 @@ fn prepare(words: &Words, watchdog: &mut Option<Watchdog>) -> Supervisor {
         if options.ntp.is_empty() { vec![] } else { vec![network::time(&program, &options.ntp, words.created)] };
     let config = PathBuf::from("/boot/camera.toml");
     let slot = words.slot.clone();
+    let wishes = Wishes::read(&config);
+    let control = wishes.control.then(|| {
+        let running = layout.is_ok().then(|| (disk.clone(), slot.clone()));
+        Control::open(Path::new("/run/edge-init/control"), Some(CAMERA_USER), running)
+    });
+    let control = control.transpose().map_err(|why| say(&format!("no orders are taken: {why:#}"))).ok().flatten();
     Supervisor {
         camera: Camera {
             program: "/system/bin/edge-camera".into(),
@@ -132,6 +140,7 @@ fn prepare(words: &Words, watchdog: &mut Option<Watchdog>) -> Supervisor {
             log: "/data/log/class.jsonl".into(),
             trusted,
             hang: Limits::default().hang,
+            control: control.as_ref().map(|control| control.path().into()),
             user: Some((CAMERA_USER, CAMERA_GROUP)),
             environment: hooks::environment(Path::new("/test")),
             arguments: vec![],
@@ -143,6 +152,8 @@ fn prepare(words: &Words, watchdog: &mut Option<Watchdog>) -> Supervisor {
         helpers,
         network: Some(Box::new(move |card| network::client(card, &busybox, &hostname))),
         devices: devices.map_err(|why| say(&format!("no news of devices: {why}"))).ok(),
+        control,
+        lines: wishes.lines,
         run: "/run/edge-init".into(),
     }
 }

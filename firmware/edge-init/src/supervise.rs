@@ -4,6 +4,7 @@
 use crate::camera::{Camera, Run};
 use crate::child::{self, Child};
 use crate::classes::Classes;
+use crate::control::Control;
 use crate::devices::{self, Device, Devices, Keys};
 use crate::helpers::Helper;
 use crate::keeper::{Action, Ending, Event, Keeper, Limits, Trial};
@@ -75,6 +76,10 @@ pub struct Supervisor {
     pub network: Option<ForCard>,
     /// News of devices.
     pub devices: Option<Devices>,
+    /// Takes orders of the camera program, where its configuration wants that.
+    pub control: Option<Control>,
+    /// Serial lines of its link, relative to `/dev`.
+    pub lines: Vec<PathBuf>,
     /// Folder of the socket that the camera program tells of its state on.
     pub run: PathBuf,
 }
@@ -114,6 +119,8 @@ impl Supervisor {
                 Some(false) => true,
                 None => false,
             });
+            let orders = self.control.as_mut().map(Control::orders).unwrap_or_default();
+            events.extend(orders.into_iter().map(Event::Asked));
             state.look(&mut events);
             self.reap(&mut state, &mut events);
             events.push(Event::Tick);
@@ -186,7 +193,7 @@ impl Supervisor {
                 child.kill_rest();
                 child.lines(true).iter().for_each(|line| say::forward(line));
                 events.push(Event::Exited(exit));
-            } else {
+            } else if !self.control.as_mut().is_some_and(|control| control.ended(pid, exit)) {
                 let now = say::uptime();
                 // Others are orphans of some program that is gone.
                 let _ = self.helpers.iter_mut().any(|helper| helper.ended(now, pid, exit));
@@ -198,11 +205,14 @@ impl Supervisor {
     fn meet(&mut self, devices: Vec<Device>, state: &mut State) {
         for device in devices {
             match device {
-                Device::Given(node) => {
-                    if let Some((_, group)) = self.camera.user {
-                        let node = Path::new("/dev").join(node);
-                        if let Err(why) = devices::give(&node, group) {
-                            say::say(&format!("{} cannot be given to the camera: {why}", node.display()));
+                Device::Given(node) => self.give(&node),
+                Device::Line(node) if self.lines.contains(&node) => self.give(&node),
+                Device::Line(_) => {}
+                Device::Port(node) => {
+                    if let Some(link) = devices::port_link(Path::new("/sys"), &node) {
+                        self.give(&node);
+                        if let Err(why) = devices::make_link(Path::new("/dev"), &link, &node) {
+                            say::say(&format!("/dev/{} cannot be made: {why}", link.display()));
                         }
                     }
                 }
@@ -217,6 +227,15 @@ impl Supervisor {
         }
     }
 
+    /// Gives a node below `/dev` to the camera program.
+    fn give(&self, node: &Path) {
+        let Some((_, group)) = self.camera.user else { return };
+        let node = Path::new("/dev").join(node);
+        if let Err(why) = devices::give(&node, group) {
+            say::say(&format!("{} cannot be given to the camera: {why}", node.display()));
+        }
+    }
+
     fn wait(&self, signals: &Signals, state: &State) -> rustix::io::Result<()> {
         let mut polled =
             vec![PollFd::new(signals.0.get_read(), PollFlags::IN), PollFd::new(&state.notify, PollFlags::IN)];
@@ -224,6 +243,7 @@ impl Supervisor {
         polled.extend(self.helpers.iter().filter_map(|helper| helper.child()?.poll()));
         polled.extend(self.devices.as_ref().map(|devices| PollFd::new(devices, PollFlags::IN)));
         polled.extend(state.keys.iter().map(|keys| PollFd::new(keys, PollFlags::IN)));
+        polled.extend(self.control.iter().flat_map(Control::polls));
         let now = say::uptime();
         let looks = state.run.as_ref().is_some_and(|run| run.classes.is_some());
         let deadlines = self.helpers.iter().filter_map(Helper::deadline).chain(state.keeper.deadline());

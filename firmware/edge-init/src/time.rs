@@ -25,7 +25,8 @@ fn earliest(created: u64, folder: &Path) -> SystemTime {
     changed.filter(|time| *time < sane).fold(created, SystemTime::max)
 }
 
-fn set(time: SystemTime) -> rustix::io::Result<()> {
+/// Sets the clock.
+pub fn set(time: SystemTime) -> rustix::io::Result<()> {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let time = Timespec { tv_sec: since.as_secs() as i64, tv_nsec: since.subsec_nanos().into() };
     clock_settime(ClockId::Realtime, time)

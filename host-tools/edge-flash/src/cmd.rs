@@ -3,6 +3,7 @@
 pub mod bundle;
 pub mod image;
 pub mod install;
+pub mod link_key;
 pub mod list;
 pub mod log;
 pub mod update;

@@ -6,6 +6,7 @@ mod deb;
 mod elf;
 mod ext4;
 mod image;
+mod linked;
 mod machine;
 mod mount;
 mod out;
@@ -44,6 +45,8 @@ enum Verb {
     Bundle(cmd::bundle::Args),
     /// Put a package or a system update on an image, a card or a device
     Update(cmd::update::Args),
+    /// Make the key that a camera and its host share to talk over TCP
+    LinkKey(cmd::link_key::Args),
     /// Install the runtime on Raspberry Pi OS, Debian or JetPack
     Install(cmd::install::Args),
 }
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Verb::Log(args) => cmd::log::run(&args),
         Verb::Bundle(args) => cmd::bundle::run(&args),
         Verb::Update(args) => cmd::update::run(&args),
+        Verb::LinkKey(args) => cmd::link_key::run(&args),
         Verb::Install(args) => cmd::install::run(&args),
     };
     out::end_if_interrupted();

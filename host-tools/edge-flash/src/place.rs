@@ -1,11 +1,12 @@
-//! Where a flashed system is: an image, a card in this machine, or a device in the network.
+//! Where a system is: an image, a card in this machine, a device in the network, or a camera that runs and has a link.
 
 use anyhow::{Result, bail};
+use edge_link::Address;
 pub use edge_system::flashed::Flashed;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-/// Where a flashed system is.
+/// Where a system is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Place {
     /// An image file.
@@ -14,18 +15,28 @@ pub enum Place {
     Device(PathBuf),
     /// A device that ssh reaches.
     Remote(String),
+    /// A camera that runs and is asked over its link.
+    Link(Address),
 }
+
+/// What the address of a link begins with.
+const LINKS: [&str; 4] = ["serial:", "tcp:", "unix:", "ssh:"];
 
 impl Place {
     /// What a word of the command line means.
     pub fn find(word: &str) -> Result<Place> {
+        if LINKS.iter().any(|link| word.starts_with(link)) {
+            return Ok(Place::Link(word.parse()?));
+        }
         let path = Path::new(word);
         match std::fs::metadata(path) {
             Ok(metadata) if metadata.file_type().is_block_device() => Ok(Place::Device(path.into())),
             Ok(metadata) if metadata.is_file() => Ok(Place::Image(path.into())),
             Ok(_) => bail!("{word} is neither an image file nor a block device"),
             Err(_) if is_remote(word) => Ok(Place::Remote(word.into())),
-            Err(e) => bail!("cannot open {word}: {e}; give an image, a device such as /dev/sdX, or USER@HOST"),
+            Err(e) => bail!(
+                "cannot open {word}: {e}; give an image, a device such as /dev/sdX, USER@HOST, or a camera's link: serial:, tcp:, unix: or ssh:"
+            ),
         }
     }
 }
@@ -51,6 +62,9 @@ mod tests {
         for odd in ["-oProxyCommand=x@y", "pi@-oProxyCommand=x", "a b@c", "@c", "pi@", "nosuchfile", "x/y@z"] {
             assert!(Place::find(odd).is_err(), "{odd}");
         }
+        let link = Place::find("unix:/run/edge-camera/link").unwrap();
+        assert_eq!(link, Place::Link(Address::Unix("/run/edge-camera/link".into())));
+        assert!(Place::find("tcp:camera:7070").unwrap_err().to_string().contains("names no key"));
         let file = tempfile::NamedTempFile::new().unwrap();
         assert_eq!(Place::find(file.path().to_str().unwrap()).unwrap(), Place::Image(file.path().into()));
         assert!(Place::find("/dev").unwrap_err().to_string().contains("neither an image"));

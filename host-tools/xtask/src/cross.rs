@@ -1,6 +1,6 @@
 //! `cargo xtask cross`: the device's programs for its processor, and the system that each board's image is made of.
 //!
-//! Everything comes from the checkout and from Debian's packages, through the private apt root of [`crate::apt`]; the
+//! Everything comes from the checkout and from Debian's packages, through the private apt root of [`edge_rig::apt`]; the
 //! machine itself is not changed but for rustup's standard library of the other processor. What is made lies in the
 //! project's cache, where `edge-flash` looks for it.
 
@@ -8,13 +8,11 @@ mod bundle;
 mod parts;
 mod programs;
 mod sbom;
-pub mod sets;
 pub mod toolchain;
-
-pub use bundle::without_camera;
 
 use crate::tools::cache;
 use anyhow::Result;
+use edge_rig::system;
 use edge_system::board::{self, Board};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -41,7 +39,7 @@ pub fn systems(cache: &Path, boards: &[&'static Board]) -> Result<()> {
     let materials = bundle::Materials::fetch(cache, &gcc, programs)?;
     for board in boards {
         let start = Instant::now();
-        let to = system(cache, board);
+        let to = system::folder(cache, board);
         let made = materials.bundle(board, &to)?;
         let bytes: u64 = made.about().files.iter().map(|file| file.length).sum();
         println!(
@@ -54,16 +52,6 @@ pub fn systems(cache: &Path, boards: &[&'static Board]) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// The static edge-camera for the boards' processor, once it is built.
-pub fn camera(cache: &Path) -> PathBuf {
-    cache.join("system/programs/arm64/edge-camera-static")
-}
-
-/// Where a board's bundle lies; `edge-flash` looks there, too.
-pub fn system(cache: &Path, board: &Board) -> PathBuf {
-    cache.join("system").join(&board.name)
 }
 
 /// Builds the programs for the device. Returns the static ones, and where the C library lies that is in them.

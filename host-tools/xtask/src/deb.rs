@@ -5,9 +5,9 @@
 //! The systems are made once by Debian's own debootstrap and kept in the cache; each look is at a copy. Everything runs in
 //! namespaces of its own, so that neither a mount nor the entry that has arm64 programs run by qemu is seen by the machine.
 
-use crate::apt;
 use crate::tools::{self, built, cache};
 use anyhow::{Context, Result, bail, ensure};
+use edge_rig::apt;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};

@@ -15,9 +15,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use edge_rig::console::{Console, Killed, tail};
+use edge_rig::{apt, cpio};
 
-use crate::console::{Console, Killed, tail};
-use crate::{apt, cpio};
 use packages::{Unpacked, file_name, libraries};
 
 /// What the guest prints when it is set up and the script begins.

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Targets with the folder their seeds come from.
-const TARGETS: [(&str, Option<&str>); 8] = [
+const TARGETS: [(&str, Option<&str>); 9] = [
     ("package", None),
     ("system", None),
     ("card", None),
     ("picture", Some("tests/goldens/vision")),
     ("stream", Some("tests/goldens/vision")),
     ("labels", None),
+    ("link", None),
     ("onnx", Some("tests/goldens/engine")),
     ("keras", Some("tests/goldens/keras")),
 ];

@@ -1,19 +1,14 @@
 //! `cargo xtask`: the project's own chores.
 
-mod apt;
 mod bench;
-mod board;
-mod console;
-mod cpio;
 mod cross;
 mod deb;
-mod debian;
 mod demo;
 mod emulator;
 mod fetch;
 mod fuzz;
-mod kernel;
 mod neon;
+mod processors;
 mod setup;
 mod soak;
 mod suite;

@@ -1,8 +1,9 @@
 //! `cargo xtask test`: everything that proves the project, in named steps that say what they proved.
 
 use crate::tools::{self, built, cache, cargo, output, root};
-use crate::{apt, bench, board, cross, fetch, setup, vivid};
+use crate::{bench, cross, fetch, processors, setup, vivid};
 use anyhow::{Context, Result, bail};
+use edge_rig::apt;
 use std::ffi::OsStr;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ struct Step {
     run: fn() -> Result<Outcome>,
 }
 
-const STEPS: [Step; 20] = [
+const STEPS: &[Step] = &[
     Step { name: "setup", long: false, run: set_up },
     Step { name: "build", long: false, run: build },
     Step { name: "tests of the crates and of the built programs", long: false, run: crates },
@@ -34,6 +35,7 @@ const STEPS: [Step; 20] = [
     Step { name: "default model in int8 beside ONNX Runtime", long: false, run: int8 },
     Step { name: "Keras files through ONNX Runtime", long: false, run: keras_files },
     Step { name: "Xception from a real Keras file", long: false, run: xception },
+    Step { name: "hardware in loop (host)", long: false, run: hardware_in_loop },
     Step { name: "V4L2 camera in an emulated machine", long: false, run: camera },
     Step {
         name: "kernels of aarch64 under qemu-user",
@@ -41,23 +43,11 @@ const STEPS: [Step; 20] = [
         run: || unless_unavailable(crate::neon::run(&cache()?)),
     },
     Step { name: "aarch64 under qemu-user", long: false, run: aarch64 },
-    Step {
-        name: "the flashed camera in an emulated board (virt)",
-        long: false,
-        run: || flashed("virt", |case| board::steps::starts(case, "virt")),
-    },
+    Step { name: "the flashed camera in an emulated board (virt)", long: false, run: || board("virt", false) },
     Step { name: "the .deb in a clean Debian", long: false, run: deb },
-    Step { name: "the life of a flashed camera (virt)", long: true, run: || flashed("virt", board::steps::life) },
-    Step {
-        name: "the flashed camera in an emulated board (rpi3)",
-        long: true,
-        run: || flashed("rpi3", |case| board::steps::starts(case, "rpi3")),
-    },
-    Step {
-        name: "the flashed camera in an emulated board (rpi4)",
-        long: true,
-        run: || flashed("rpi4", |case| board::steps::starts(case, "rpi4")),
-    },
+    Step { name: "the life of a flashed camera (virt)", long: true, run: || board("virt", true) },
+    Step { name: "the flashed camera in an emulated board (rpi3)", long: true, run: || board("rpi3", true) },
+    Step { name: "the flashed camera in an emulated board (rpi4)", long: true, run: || board("rpi4", true) },
     Step { name: "all of keras.applications", long: true, run: applications },
     Step { name: "soak of 30,000 frames", long: true, run: || crate::soak::run(30_000, &work()?).map(Outcome::Proved) },
     Step { name: "fuzzing of every parser", long: true, run: || crate::fuzz::run(60).map(Outcome::Proved) },
@@ -67,7 +57,7 @@ const STEPS: [Step; 20] = [
 pub fn run(long: bool, only: Option<&str>) -> Result<()> {
     let mut lines: Vec<(String, Duration, String)> = vec![];
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    for step in &STEPS {
+    for step in STEPS {
         if only.is_some_and(|text| !step.name.contains(text)) {
             continue;
         }
@@ -359,28 +349,46 @@ fn unless_unavailable(result: Result<String>) -> Result<Outcome> {
     }
 }
 
+/// The device cases on this machine's own edge-camera, with and without control.
+fn hardware_in_loop() -> Result<Outcome> {
+    let mut reports = vec![];
+    // Memory is the same program's in both.
+    for (dut, soak) in [("host", "60"), ("host-read-only", "10")] {
+        let folder = work()?.join("hil").join(dut);
+        let mut hil = Command::new(built("edge-hil")?);
+        hil.arg("run").arg("--dut").arg(root().join(format!("tests/duts/{dut}.toml")));
+        tools::run(hil.args(["--soak", soak]).arg("-o").arg(&folder))?;
+        reports.push(folder.join("report.html").display().to_string());
+    }
+    Ok(Outcome::Proved(format!("every case passed that this machine has what it needs for; {}", reports.join(", "))))
+}
+
 /// The boards' edge-camera beside this machine's.
 fn aarch64() -> Result<Outcome> {
     let board = edge_system::board::by_name("virt")?;
     let agrees = || {
         cross::systems(&cache()?, &[board])?;
-        board::user::agrees(&cache()?, &root().join(bench::DEFAULT).with_file_name("examples"))
+        processors::agrees(&cache()?, &root().join(bench::DEFAULT).with_file_name("examples"))
     };
     unless_unavailable(agrees())
 }
 
-/// An image of a board is built, and something is done with it.
-fn flashed(name: &str, case: fn(&board::steps::Case) -> Result<String>) -> Result<Outcome> {
-    let photo = match fetch::known_pictures() {
-        Ok(known) => known[1].clone(),
-        Err(e) => return Ok(Outcome::Skipped(format!("{e:#}"))),
-    };
+/// The device cases on an emulated board: `edge-hil` makes an image of its system, starts it and lets it live. On `virt` the
+/// cases of starts, faults and disks are on a small network, those of pictures on the default model, too.
+fn board(name: &str, long: bool) -> Result<Outcome> {
+    let duts: &[&str] = if name == "virt" { &["qemu-virt-small", "qemu-virt"] } else { &[name] };
     let board = edge_system::board::by_name(name)?;
-    let cache = cache()?;
     let proved = || {
-        cross::systems(&cache, &[board])?;
-        let onnx = root().join(bench::DEFAULT);
-        case(&board::steps::Case { cache: &cache, photo: &raw(&photo.0)?, expected: photo.1, onnx: &onnx })
+        cross::systems(&cache()?, &[board])?;
+        let mut reports = vec![];
+        for dut in duts {
+            let out = work()?.join("hil").join(if long { format!("{dut}-long") } else { (*dut).to_owned() });
+            let mut hil = Command::new(built("edge-hil")?);
+            hil.arg("run").arg("--dut").arg(root().join(format!("tests/duts/{dut}.toml"))).arg("-o").arg(&out);
+            tools::run(if long { hil.arg("--long") } else { &mut hil })?;
+            reports.push(out.join("report.html").display().to_string());
+        }
+        Ok(format!("every case passed that the board has what it needs for; {}", reports.join(", ")))
     };
     unless_unavailable(proved())
 }

@@ -12,7 +12,7 @@ pub fn root() -> PathBuf {
 
 /// The project's cache, outside the checkout so that another clone uses it too.
 pub fn cache() -> Result<PathBuf> {
-    crate::apt::cache_dir()
+    edge_rig::apt::cache_dir()
 }
 
 /// Where cargo builds to: CARGO_TARGET_DIR, or the cache.

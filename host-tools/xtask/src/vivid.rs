@@ -9,9 +9,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use edge_rig::apt;
+use edge_rig::vivid::{OPTIONS, SHOW};
 use serde_json::Value;
 
-use crate::apt;
 use crate::emulator::{Guest, GuestResult};
 
 /// The picture's width on the emulated HDMI cable.
@@ -25,14 +26,8 @@ const COMPARED: usize = 30;
 /// Frames that `edge-camera` classifies. Few, because the emulated processor is some hundred times slower.
 const CLASSIFIED: usize = 3;
 
-/// A node for capture with a webcam and an HDMI input, and a node for an HDMI output.
-pub const VIVID: &str = "n_devs=1 node_types=0x101 num_inputs=2 input_types=0xc num_outputs=1 output_types=1";
-
 /// What happens in the guest, which leaves its files in `/result`.
 const SCRIPT: &str = include_str!("vivid.sh");
-
-/// The shell functions that show a picture to the emulated camera.
-pub const SHOW: &str = include_str!("vivid-show.sh");
 
 /// The larger picture's size, after the emulated HDMI source has changed its format.
 const LARGE: (usize, usize) = (1280, 720);
@@ -69,7 +64,7 @@ pub fn camera_step(photo: &Path, classify: &Classify, png_to_rgb: impl Fn(&[u8])
     let result = Guest::new(&apt::cache_dir()?)
         .context("preparing the emulated camera")?
         .with_tool("bin/v4l2-ctl")
-        .with_module("vivid", VIVID)
+        .with_module("vivid", OPTIONS)
         .with_bytes(shown.clone(), "/photo.yuyv")
         .with_bytes(grey.clone(), "/photo.grey")
         .with_bytes(rgb_to_yuyv(&enlarge(&rgb)), "/large.yuyv")
@@ -212,14 +207,14 @@ fn compare_frames(frames: &[u8], shown: &[u8]) -> Result<()> {
 }
 
 /// Reads the photo: 640x480 pixels of red, green, blue, rows from the top.
-pub fn read_photo(path: &Path) -> Result<Vec<u8>> {
+fn read_photo(path: &Path) -> Result<Vec<u8>> {
     let rgb = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
     ensure!(rgb.len() == WIDTH * HEIGHT * 3, "{} has {} bytes, not {WIDTH}x{HEIGHT} RGB", path.display(), rgb.len());
     Ok(rgb)
 }
 
 /// RGB to YUYV: BT.601, limited range, the two pixels of a pair sharing the mean of their colours.
-pub fn rgb_to_yuyv(rgb: &[u8]) -> Vec<u8> {
+fn rgb_to_yuyv(rgb: &[u8]) -> Vec<u8> {
     // The usual 8-bit coefficients. Every result lies in 16..=240, so the conversion to bytes loses nothing.
     let byte = |value: i32| (value >> 8) as u8;
     let luma = |[r, g, b]: [i32; 3]| byte(66 * r + 129 * g + 25 * b + 128 + (16 << 8));

@@ -11,6 +11,7 @@ macro_rules! edge_flash {
 mod cards;
 mod doctor;
 mod installing;
+mod linked;
 mod updates;
 
 use edge_suite::*;

@@ -149,7 +149,7 @@ impl Seal {
         let mut fresh = sector;
         fresh[SIZE_AT..SIZE_AT + 4].copy_from_slice(&table.entries[3].sectors.to_le_bytes());
         let end = data.offset + u64::from(now) * SECTOR;
-        let grown = now > table.entries[3].sectors && end % crate::MIB == 0 && end <= disk.size();
+        let grown = now > table.entries[3].sectors && end.is_multiple_of(crate::MIB) && end <= disk.size();
         Ok(if digest(&fresh) == region.digest && grown {
             RegionState::Changed(format!("the data partition has grown to {} MiB", mebibytes(now.into())))
         } else {

@@ -84,7 +84,8 @@ mod tests {
             precision: "float16".into(),
         };
         cache.hold(&mut || ()).unwrap().0.write(&entry, b"a plan").unwrap();
-        let [kept] = &cache.list().unwrap()[..] else { panic!("one engine") };
+        let all = cache.list().unwrap();
+        let [kept] = &all[..] else { panic!("one engine") };
         assert_eq!(kept.entry, Some(entry));
         let mut bytes = std::fs::read(&kept.path).unwrap();
         assert_eq!(kept.bytes, bytes.len() as u64);

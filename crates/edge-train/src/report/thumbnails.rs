@@ -60,8 +60,12 @@ impl Thumbnails {
     }
 }
 
-/// Encodes a picture; libjpeg's errors unwind, as in edge-vision.
-pub(super) fn encode(picture: &Picture) -> Result<Vec<u8>, String> {
+/// Encodes a picture as JPEG; libjpeg's errors unwind, as in edge-vision.
+///
+/// # Errors
+///
+/// Where libjpeg does not take it, and why.
+pub fn encode(picture: &Picture) -> Result<Vec<u8>, String> {
     let compress = || -> io::Result<Vec<u8>> {
         let mut compress = Compress::new(ColorSpace::JCS_RGB);
         compress.set_size(picture.width() as usize, picture.height() as usize);

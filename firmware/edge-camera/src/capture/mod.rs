@@ -230,15 +230,16 @@ pub fn parse_rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| "a number from 0.001 to 1000 is needed".into())
 }
 
-/// Opens what `--source` names. A camera that takes its time is given up when a signal asks to stop.
-pub fn open(args: &Args, stop: &Signals) -> Result<Box<dyn Source>, Failure> {
+/// Opens what `--source` names. A camera that takes its time is given up when a signal asks to stop; one that cannot be
+/// opened is an error, or waited for where that is `patient`.
+pub fn open(args: &Args, patient: bool, stop: &Signals) -> Result<Box<dyn Source>, Failure> {
     if args.raw.is_some() && args.source != Spec::Stdin {
         return Err(Failure::usage(anyhow::anyhow!(
             "--raw describes the stream of --source -, which is not asked for"
         )));
     }
     let opened: anyhow::Result<Box<dyn Source>> = match &args.source {
-        Spec::V4l2(device) => camera(device, args.camera_format, stop),
+        Spec::V4l2(device) => camera(device, args.camera_format, patient, stop),
         Spec::Stdin => stream::Stream::open(args.raw, args.once).map(|stream| Box::new(stream) as _),
         Spec::Pattern(width, height) => Ok(Box::new(pattern::Pattern::new(*width, *height, args.once, args.rate))),
         Spec::Files(path) => files::Files::open(path, args.once, args.rate).map(|files| Box::new(files) as _),
@@ -247,12 +248,12 @@ pub fn open(args: &Args, stop: &Signals) -> Result<Box<dyn Source>, Failure> {
 }
 
 #[cfg(feature = "camera")]
-fn camera(device: &str, wanted: Wanted, stop: &Signals) -> anyhow::Result<Box<dyn Source>> {
-    Ok(Box::new(v4l2::Camera::open(device, wanted, &|| stop.requested())?))
+fn camera(device: &str, wanted: Wanted, patient: bool, stop: &Signals) -> anyhow::Result<Box<dyn Source>> {
+    Ok(Box::new(v4l2::Camera::open(device, wanted, patient, &|| stop.requested())?))
 }
 
 #[cfg(not(feature = "camera"))]
-fn camera(device: &str, _: Wanted, _: &Signals) -> anyhow::Result<Box<dyn Source>> {
+fn camera(device: &str, _: Wanted, _: bool, _: &Signals) -> anyhow::Result<Box<dyn Source>> {
     anyhow::bail!("cannot open {device}: this build has no camera support (the feature \"camera\" is off)")
 }
 

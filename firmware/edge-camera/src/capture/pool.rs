@@ -36,6 +36,13 @@ pub struct Bytes {
     home: Pool,
 }
 
+impl From<Vec<u8>> for Bytes {
+    /// Bytes that belong to no pool.
+    fn from(bytes: Vec<u8>) -> Bytes {
+        Pool::default().lend(bytes)
+    }
+}
+
 impl Deref for Bytes {
     type Target = [u8];
 

@@ -53,6 +53,9 @@ fn what_is_wrong_is_named_with_file_line_key_and_what_is_allowed() {
         ("log_max_size = '1MB'", &["unknown key `log_max_size`", "did you mean `log-max-size`?"]),
         ("colour-of-the-sky = 'blue'", &["unknown key `colour-of-the-sky`", "--help"]),
         ("config = 'other.toml'", &["`config` in camera.toml line 1 is a flag of the command line only"]),
+        ("link-stdio = true", &["`link-stdio` in camera.toml line 1 is a flag of the command line only"]),
+        ("link = ['unix:x', 'ssh:pi@camera']", &["camera.toml line 1: `link`", "a camera listens at"]),
+        ("link = 'tcp:0.0.0.0:7070'", &["`link`", "names no key"]),
         ("[log]\npath = 'x'", &["camera.toml line 1", "without tables"]),
         ("threshold = 1.5", &["camera.toml line 1: `threshold`", "1.5", "a number from 0 to 1"]),
         ("threshold = 'high'", &["`threshold`", "high", "a number from 0 to 1"]),
@@ -108,6 +111,12 @@ fn relative_paths_are_relative_to_the_files_folder() {
     assert_eq!(settings.args.trusted_key, [PathBuf::from("/etc/k.pub"), folder.join("keys/k.pub")]);
     let display = format!("png:{}/s.png,size=320x240", folder.display());
     assert_eq!(value(&settings, "display"), [display]);
+    let links =
+        resolved("link = ['unix:link', 'tcp:0.0.0.0:7070,key=link.key', 'serial:/dev/ttyS1,9600']", &[]).unwrap();
+    let folder = value(&links, "link")[0].strip_prefix("unix:").unwrap().strip_suffix("/link").unwrap().to_string();
+    assert!(Path::new(&folder).is_absolute());
+    let key = format!("tcp:0.0.0.0:7070,key={folder}/link.key");
+    assert_eq!(value(&links, "link")[1..], [key, "serial:/dev/ttyS1,9600".to_string()]);
     for source in ["v4l2:/dev/video2", "pattern", "pattern:8x9"] {
         let settings = resolved(&format!("source = '{source}'"), &[]).unwrap();
         assert_eq!(value(&settings, "source"), [source]);
@@ -117,7 +126,7 @@ fn relative_paths_are_relative_to_the_files_folder() {
 #[test]
 fn what_is_printed_can_be_used_again() {
     let file = "package = 'm.edgepack'\nsmooth = 5\nmargin = 0.25\ndwell = '2s'\nboard = '7'\nrate = 0.5\n\
-                trusted-key = ['k.pub']\nlog-budget = '5MB/h'\non-change = true\nlog-sync = 'every:30s'\n";
+                trusted-key = ['k.pub']\nlink = ['unix:link']\nlink-control = true\nlog-budget = '5MB/h'\non-change = true\nlog-sync = 'every:30s'\n";
     let settings = resolved(file, &["--source", "photos"]).unwrap();
     let printed = print(&settings.values, false).unwrap();
     let again = resolved(&printed, &[]).unwrap();

@@ -125,6 +125,7 @@ impl Device {
                 let unwritten = unwritten(trial.counted.give_up(reason));
                 uncount_at_end(&self.signals, None);
                 self.model = old;
+                self.changed();
                 let detail =
                     format!("slot {slot} runs again{unwritten}: of the package in slot {}: {why}", slot.other());
                 self.log.notice_of_trial("package_returned", &detail, Some(trial.tally.comparison()))?;

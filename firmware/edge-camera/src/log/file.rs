@@ -243,17 +243,48 @@ fn open(path: &Path) -> anyhow::Result<(File, u64)> {
 /// object is not ours to remove: the file is something else.
 fn whole_lines(file: &mut File) -> anyhow::Result<u64> {
     let length = file.metadata()?.len();
-    let start = length.saturating_sub(LONGEST_LINE);
-    file.seek(SeekFrom::Start(start))?;
-    let mut tail = Vec::new();
-    file.take(LONGEST_LINE).read_to_end(&mut tail)?;
+    let end = before_zeros(file, length)?;
+    let start = end.saturating_sub(LONGEST_LINE);
+    let tail = part(file, start, end)?;
     let cut = tail.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
     let last = tail[..cut].trim_ascii_end().rsplit(|b| *b == b'\n').next().unwrap_or_default();
     let begins = |line: &[u8]| line.first().is_none_or(|b| *b == b'{');
-    if !begins(&tail[cut..]) || !begins(last) || (cut == 0 && start > 0) {
+    // Zeros alone are what was left of the first line; with anything else behind them they are another file's.
+    let ours = end > 0 || end == length || only_zeros(file, length)?;
+    if !ours || !begins(&tail[cut..]) || !begins(last) || (cut == 0 && start > 0) {
         bail!("the file exists and is not a classification log; name another one");
     }
     Ok(start + cut as u64)
+}
+
+/// Where zeros begin in the end of the file, or its length. No line has one; a power cut leaves them where the file's length
+/// came to the disk and its bytes did not. What comes after them was written later than what is lost.
+fn before_zeros(file: &mut File, length: u64) -> anyhow::Result<u64> {
+    let (mut end, mut from) = (length, length);
+    while from > 0 {
+        let start = from.saturating_sub(LONGEST_LINE);
+        match part(file, start, from)?.iter().position(|b| *b == 0) {
+            Some(at) => (end, from) = (start + at as u64, start),
+            None => break,
+        }
+    }
+    Ok(end)
+}
+
+fn only_zeros(file: &mut File, length: u64) -> anyhow::Result<bool> {
+    for start in (0..length).step_by(LONGEST_LINE as usize) {
+        if part(file, start, length.min(start + LONGEST_LINE))?.iter().any(|b| *b != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn part(file: &mut File, start: u64, end: u64) -> anyhow::Result<Vec<u8>> {
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::new();
+    file.take(end - start).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -281,6 +312,31 @@ mod tests {
         // Not beyond the size that the file may have.
         fill(b"{}\n", 4000, 100, 4050, &mut filled);
         assert_eq!(filled, b"{}\n");
+    }
+
+    #[test]
+    fn zeros_that_a_power_cut_left_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.jsonl");
+        let (lines, zeros) = ("{\"n\":1}\n{\"n\":2}\n", "\0".repeat(3 * LONGEST_LINE as usize + 5));
+        for (text, kept) in [
+            (format!("{lines}{zeros}"), lines),
+            (format!("{lines}\0"), lines),
+            (format!("{lines}{{\"n\":3,\"x\":{zeros}"), lines),
+            (format!("{lines}{zeros}{{\"n\":4}}\n"), lines),
+            (zeros.clone(), ""),
+        ] {
+            std::fs::write(&path, &text).unwrap();
+            let mut log = LogFile::open(&path, None, Sync::Never).unwrap();
+            log.append(b"{}\n", Duration::ZERO).unwrap();
+            drop(log);
+            assert_eq!(std::fs::read_to_string(&path).unwrap().replace(' ', ""), format!("{kept}{{}}\n"));
+        }
+        for text in [format!("a picture{zeros}"), format!("\0\0JPEG{zeros}"), format!("{zeros}JPEG"), "JPEG\n".into()] {
+            std::fs::write(&path, &text).unwrap();
+            assert!(LogFile::open(&path, None, Sync::Never).is_err());
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
     }
 
     fn numbered(i: usize) -> String {

@@ -6,7 +6,7 @@ use crate::out::Output;
 use crate::tools::{self, DEBUGFS, MCOPY, MKFS_EXT4, MKFS_FAT, MMD};
 use crate::{machine, out, progress, sparse};
 use anyhow::{Context, Result, bail};
-use edge_package::{Digest, PublicKey, SecretKey, Signed, TrustPolicy, VerifiedPackage, hex};
+use edge_package::{Digest, LinkKey, PublicKey, SecretKey, Signed, TrustPolicy, VerifiedPackage, hex};
 use edge_system::board::{self, Board};
 use edge_system::disk::{Disk, FileDisk};
 use edge_system::folder::{BOOT, LICENCES, SBOM, SystemFolder};
@@ -36,6 +36,10 @@ pub struct Args {
     /// Accept only packages and systems signed by this key, this package included
     #[arg(long, value_name = "FILE.pub")]
     trusted_key: Option<PathBuf>,
+
+    /// The key of a link over TCP, which the configuration names as key=link.key; whoever has the image or the card has it
+    #[arg(long, value_name = "FILE")]
+    link_key: Option<PathBuf>,
 
     /// Name of the device in the network
     #[arg(long, value_parser = config::hostname)]
@@ -69,6 +73,7 @@ struct Parts {
     trusted: Option<PublicKey>,
     config: String,
     sbom: String,
+    link_key: Option<LinkKey>,
     hostname: Option<String>,
     /// Decides everything that would be random: digest of all of the above.
     identity: Digest,
@@ -77,8 +82,9 @@ struct Parts {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let parts = Parts::gather(args)?;
     tools::need(&[MKFS_FAT, MMD, MCOPY, MKFS_EXT4, DEBUGFS])?;
-    let inputs = [Some(&args.package), args.config.as_ref(), args.trusted_key.as_ref(), args.sign.as_ref()];
-    out::not_an_input(&args.out, inputs.into_iter().flatten().map(PathBuf::as_path))?;
+    let keys = [args.trusted_key.as_ref(), args.sign.as_ref(), args.link_key.as_ref()];
+    let inputs = [Some(&args.package), args.config.as_ref()].into_iter().chain(keys);
+    out::not_an_input(&args.out, inputs.flatten().map(PathBuf::as_path))?;
     let list = beside(&args.out);
     let output = Output::begin(&args.out)?;
     let digest = parts.assemble(&output).with_context(|| format!("{} was not made", args.out.display()))?;
@@ -105,6 +111,8 @@ impl Parts {
         let manifest = folder.manifest();
         package.manifest().check_runtime(manifest.runtime).with_context(shown)?;
         let config = config::text(args.config.as_deref(), layout.data.end - layout.data.start)?;
+        let link_key = args.link_key.as_deref().map(LinkKey::read).transpose()?;
+        config::check_key(&config, link_key.is_some())?;
         let squashfs = folder.path(SQUASHFS);
         let squashfs = std::fs::read(&squashfs).with_context(|| format!("cannot read {}", squashfs.display()))?;
         let system = system::bundle(manifest, squashfs, key.as_ref())?;
@@ -120,6 +128,7 @@ impl Parts {
             trusted,
             config,
             sbom,
+            link_key,
             hostname: args.hostname.clone(),
             identity: [0; 32],
         };
@@ -142,6 +151,9 @@ impl Parts {
         add(self.hostname.as_deref().unwrap_or_default().as_bytes());
         add(&self.trusted.map_or([0; 32], PublicKey::to_bytes));
         add(&self.key.as_ref().map_or([0; 32], |key| key.public().to_bytes()));
+        if let Some(key) = &self.link_key {
+            add(key.bytes());
+        }
         *hasher.finalize().as_bytes()
     }
 
@@ -216,6 +228,9 @@ impl Parts {
         if let Some(key) = self.trusted {
             text("trusted.pub", key.to_file_text())?;
         }
+        if let Some(key) = &self.link_key {
+            text(config::LINK_KEY, key.to_file_text())?;
+        }
         Ok(files)
     }
 
@@ -252,6 +267,7 @@ impl Parts {
                 "bytes_stored": stored,
                 "digest": hex(digest),
                 "signed": self.key.is_some(),
+                "link_key": self.link_key.is_some(),
                 "trusted_key": self.trusted.map(|key| hex(&key.to_bytes())),
                 "accepts_unsigned": self.trusted.is_none(),
             }));
@@ -281,6 +297,9 @@ impl Parts {
             None => out::line(
                 "updates: accepted unsigned, from whoever can write to the card; --trusted-key KEY.pub accepts only your own",
             )?,
+        }
+        if self.link_key.is_some() {
+            out::line("link: over TCP; its key is in the image, which is a secret with it")?;
         }
         match &self.key {
             Some(key) => out::line(format_args!(

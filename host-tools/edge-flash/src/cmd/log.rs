@@ -1,7 +1,7 @@
 //! `edge-flash log`: what the camera saw, read off a card or a device.
 
 use crate::place::{Flashed, Place};
-use crate::{ext4, out, remote};
+use crate::{ext4, linked, out, remote};
 use anyhow::{Context, Result, bail};
 use ext4_view::Ext4;
 use std::io::Write;
@@ -15,9 +15,13 @@ const BOOT: &str = "/log/boot.log";
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// An image, a card such as /dev/sdX, or USER@HOST
-    #[arg(value_name = "IMAGE|DEVICE|USER@HOST")]
-    place: String,
+    /// An image, a card such as /dev/sdX, USER@HOST, or the link of a camera that runs (see --device)
+    #[arg(value_name = "IMAGE|DEVICE|USER@HOST|LINK", required_unless_present = "device")]
+    place: Option<String>,
+
+    /// The same: serial:/dev/ttyUSB0[,115200], tcp:HOST:PORT,key=FILE, unix:PATH or ssh:USER@HOST for a link
+    #[arg(long, value_name = "IMAGE|DEVICE|USER@HOST|LINK", conflicts_with = "place")]
+    device: Option<String>,
 
     /// What was told at the starts of the device, instead of what was classified
     #[arg(long)]
@@ -25,7 +29,15 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let path = match Place::find(&args.place)? {
+    let place = args.place.as_deref().or(args.device.as_deref()).unwrap_or_default();
+    let path = match Place::find(place)? {
+        Place::Link(address) => {
+            if args.boot {
+                linked::no_boot_log(&address)?;
+            }
+            linked::log(&address)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         Place::Remote(host) => {
             remote::Host::new(&host)?.log(args.boot)?;
             return Ok(ExitCode::SUCCESS);

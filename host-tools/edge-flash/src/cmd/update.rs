@@ -6,8 +6,9 @@ use crate::out::{self, Output};
 use crate::place::{Flashed, Place};
 use crate::storage::Unmounted;
 use crate::tools::{self, DEBUGFS, E2FSCK};
-use crate::{machine, mount, progress, remote, sparse};
+use crate::{linked, machine, mount, progress, remote, sparse};
 use anyhow::{Context, Result, bail};
+use edge_link::Address;
 use edge_package::{PackageError, Storage, TrustPolicy, VerifiedPackage, Version, hex};
 use edge_system::disk::FileDisk;
 use edge_system::flashed::PACKAGES;
@@ -27,9 +28,14 @@ pub struct Args {
     #[arg(value_name = "FILE")]
     update: PathBuf,
 
-    /// Where it goes: an image, a card such as /dev/sdX (with root's rights), or USER@HOST
-    #[arg(long, value_name = "IMAGE|DEVICE|USER@HOST")]
+    /// Where it goes: an image, a card such as /dev/sdX (with root's rights), USER@HOST, or the link of a camera that
+    /// runs: serial:/dev/ttyUSB0[,115200], tcp:HOST:PORT,key=FILE, unix:PATH or ssh:USER@HOST
+    #[arg(long, value_name = "IMAGE|DEVICE|USER@HOST|LINK")]
     device: String,
+
+    /// Have the camera at the other end of a link start anew afterwards
+    #[arg(long)]
+    restart: bool,
 
     /// One JSON object on standard output
     #[arg(long)]
@@ -38,19 +44,23 @@ pub struct Args {
 
 /// An update that is whole. Whose signature it bears is looked at when the device is known.
 enum Update {
-    Package(VerifiedPackage),
-    System(SystemBundle),
+    Package(Box<VerifiedPackage>),
+    System(Box<SystemBundle>),
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let shown = args.update.display();
     let update = open(&args.update).with_context(|| shown.to_string())?;
     let place = Place::find(&args.device)?;
+    if args.restart && !matches!(place, Place::Link(_)) {
+        bail!("--restart is for a camera that is updated over its link");
+    }
     let told = match (&place, &update) {
         (Place::Remote(host), Update::Package(package)) => {
             remote::Host::new(host)?.update(&args.update)?;
             json!({ "package": package.manifest().name, "sequence": package.manifest().sequence })
         }
+        (Place::Link(address), update) => linked(address, update, args.restart)?,
         (Place::Remote(host), Update::System(_)) => bail!(
             "{shown} is a system of a flashed card, and {host} is reached by ssh, which no flashed card has; its programs are updated with `edge-flash install {host}`"
         ),
@@ -62,6 +72,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         told["device"] = args.device.clone().into();
         told["update"] = shown.to_string().into();
         out::json(&told)?;
+    } else if let Some(said) = told["said"].as_str() {
+        out::line(format_args!("{}: {said}", args.device))?;
     } else {
         let word = |key: &str| told[key].as_str().map_or_else(|| told[key].to_string(), str::to_owned);
         let what = match &update {
@@ -83,15 +95,29 @@ fn refused(update: &Path, place: &Path) -> String {
 fn open(path: &Path) -> Result<Update> {
     let any = TrustPolicy::default();
     match VerifiedPackage::open(path, &any) {
-        Ok(package) => Ok(Update::Package(package)),
+        Ok(package) => Ok(Update::Package(Box::new(package))),
         Err(PackageError::NotAPackage { .. }) => match SystemBundle::open(path, &any) {
             Err(PackageError::NotAPackage { .. }) => {
                 bail!("it is neither a package (.edgepack) nor a system (.edgesys)")
             }
-            other => Ok(Update::System(other?)),
+            other => Ok(Update::System(Box::new(other?))),
         },
         Err(e) => Err(e.into()),
     }
+}
+
+/// To a camera that runs, which checks everything itself.
+fn linked(address: &Address, update: &Update, restart: bool) -> Result<Value> {
+    Ok(match update {
+        Update::Package(package) => {
+            let said = linked::update(address, package.bytes(), restart)?;
+            json!({ "package": package.manifest().name, "sequence": package.manifest().sequence, "said": said })
+        }
+        Update::System(system) => {
+            let said = linked::update(address, system.bytes(), restart)?;
+            json!({ "system": system.manifest().version, "sequence": system.manifest().sequence, "said": said })
+        }
+    })
 }
 
 /// On a copy of the image, which takes its place when everything is done.

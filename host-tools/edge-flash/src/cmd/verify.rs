@@ -35,6 +35,7 @@ enum Package {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let path = match Place::find(&args.place)? {
+        Place::Link(link) => bail!("{link}: what runs cannot vouch for itself; verify its card in this machine"),
         Place::Remote(host) => bail!("{host}: what runs cannot vouch for itself; verify its card in this machine"),
         Place::Image(path) | Place::Device(path) => path,
     };

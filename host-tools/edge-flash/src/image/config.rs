@@ -1,6 +1,7 @@
 //! `camera.toml` of an image: checked, and completed with what a card needs.
 
 use anyhow::{Context, Result, bail};
+use edge_link::Address;
 use std::path::Path;
 use std::process::Command;
 
@@ -12,6 +13,8 @@ const OWN: [(&str, &str); 5] = [
     ("trusted-key", "--trusted-key of `edge-flash image` says whose packages are accepted"),
     ("board", "--board of `edge-flash image` says which board it is"),
 ];
+/// Name of the key of a link on the boot partition.
+pub const LINK_KEY: &str = "link.key";
 /// Keys of which one must say how large the log may grow.
 const ROTATION: [&str; 2] = ["log-max-size", "log-total"];
 
@@ -51,6 +54,36 @@ pub fn text(file: Option<&Path>, data: u64) -> Result<String> {
     }
     read_by_runtime(&text, &name)?;
     Ok(text)
+}
+
+/// Checks that an image has the key of its link where `config` wants one, and only there.
+pub fn check_key(config: &str, given: bool) -> Result<()> {
+    let table: toml::Table = toml::from_str(config).context("camera.toml is no TOML")?;
+    let links = match table.get("link") {
+        Some(toml::Value::Array(links)) => links.as_slice(),
+        Some(link) => std::slice::from_ref(link),
+        None => &[],
+    };
+    let mut wanted = false;
+    for link in links.iter().filter_map(toml::Value::as_str) {
+        // What is no address is the runtime's to tell.
+        let Ok(Address::Tcp { key, .. }) = link.parse() else { continue };
+        if key != Path::new(LINK_KEY) {
+            bail!(
+                "camera.toml: {link:?}: the key of an image's link lies beside its camera.toml; write key={LINK_KEY}"
+            );
+        }
+        wanted = true;
+    }
+    match (wanted, given) {
+        (true, false) => bail!(
+            "camera.toml has a link over TCP, which needs a key: make one with `edge-flash link-key FILE` and give it with --link-key"
+        ),
+        (false, true) => bail!(
+            "--link-key is for a link over TCP, such as link = \"tcp:0.0.0.0:7070,key={LINK_KEY}\" in the file of --config"
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// Has the runtime read the file, where it lies beside this program: there is one reader, and it tells all that is wrong
@@ -104,6 +137,19 @@ mod tests {
         }
         assert!(of("[log]\nx = 1").is_err() && of("[source]\nx = 1").unwrap_err().to_string().contains("[source]"));
         assert!(format!("{:#}", of("rate = ").unwrap_err()).contains("no TOML"));
+    }
+
+    #[test]
+    fn a_link_over_tcp_and_its_key_go_together() {
+        let tcp = "link = [\"serial:/dev/ttyS1\", \"tcp:0.0.0.0:7070,key=link.key\"]";
+        check_key(tcp, true).unwrap();
+        for plain in ["", "link = \"serial:/dev/ttyS1\"", "link = []", "link = 7"] {
+            check_key(plain, false).unwrap();
+            assert!(check_key(plain, true).unwrap_err().to_string().contains("--link-key is for"), "{plain}");
+        }
+        assert!(check_key(tcp, false).unwrap_err().to_string().contains("edge-flash link-key"));
+        let elsewhere = check_key("link = \"tcp:0.0.0.0:7070,key=/etc/x\"", true).unwrap_err().to_string();
+        assert!(elsewhere.contains("key=link.key"), "{elsewhere}");
     }
 
     #[test]

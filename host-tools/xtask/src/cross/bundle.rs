@@ -2,10 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::BufWriter;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use edge_rig::debian::Tree;
+use edge_rig::kernel::Kernel;
+use edge_rig::system::{copy, copy_program, write};
+use edge_rig::{apt, cpio, sets, squashfs};
 use edge_system::board::{Board, Image};
 use edge_system::folder::{self, About, SystemFolder};
 use edge_system::system::{Component, SQUASHFS};
@@ -14,10 +17,8 @@ use object::elf::{FileHeader64, PT_INTERP};
 use object::read::elf::{FileHeader, ProgramHeader};
 
 use super::parts::{self, Kind, Part};
-use super::{sbom, sets};
-use crate::debian::Tree;
-use crate::kernel::Kernel;
-use crate::{apt, cpio, tools};
+use super::sbom;
+use crate::tools;
 
 /// What bundles are made of, fetched once for all boards.
 pub struct Materials {
@@ -165,42 +166,9 @@ impl Materials {
         for (name, text) in parts::licence_files(parts) {
             write(&stage.join("share/licences").join(name), text.as_bytes())?;
         }
-        squash(&self.tools, &stage, &folder.join(SQUASHFS), self.source_date)?;
+        squashfs::make(&self.tools, &stage, &folder.join(SQUASHFS), self.source_date)?;
         apt::remove_dir(&stage)
     }
-}
-
-/// Makes a squashfs of a folder; the same files give the same bytes.
-fn squash(tools: &Tree, stage: &Path, out: &Path, date: u64) -> Result<()> {
-    let mut mksquashfs = tools.command("bin/mksquashfs", None)?;
-    // The tool takes either its own options for dates or this variable.
-    mksquashfs.env_remove("SOURCE_DATE_EPOCH");
-    mksquashfs.arg(stage).arg(out);
-    mksquashfs.args(["-noappend", "-no-progress", "-quiet", "-all-root", "-no-xattrs", "-reproducible"]);
-    let date = date.to_string();
-    mksquashfs.args(["-mkfs-time", &date, "-all-time", &date, "-comp", "zstd", "-Xcompression-level", "19"]);
-    apt::text(&mut mksquashfs)?;
-    Ok(())
-}
-
-/// Copies a bundle whose camera program then is another one that ends at once: busybox, which does not know that name.
-/// Tests see with it what becomes of an update that does not work.
-pub fn without_camera(cache: &Path, from: &Path, to: &Path) -> Result<()> {
-    let tools = Tree::fetch(cache, &sets::TOOLS)?;
-    let about = SystemFolder::open(from)?.about().clone();
-    apt::remove_dir(to)?;
-    copy_tree(from, to)?;
-    let (squashfs, stage) = (to.join(SQUASHFS), to.join("stage"));
-    fs::remove_file(to.join(folder::ABOUT)).context("removing the copied description")?;
-    let mut unsquashfs = tools.command("bin/unsquashfs", None)?;
-    apt::text(unsquashfs.args(["-quiet", "-no-progress", "-no-xattrs", "-dest"]).arg(&stage).arg(&squashfs))?;
-    let camera = stage.join("bin/edge-camera");
-    fs::remove_file(&camera).with_context(|| format!("removing {}", camera.display()))?;
-    copy_program(&stage.join("bin/busybox"), &camera)?;
-    squash(&tools, &stage, &squashfs, about.source_date)?;
-    apt::remove_dir(&stage)?;
-    SystemFolder::describe(to, about)?;
-    Ok(())
 }
 
 /// The kernel's command line. The console named last is the one that the first process writes to.
@@ -229,39 +197,6 @@ fn source_date() -> Result<u64> {
     let text = tools::output(git.current_dir(tools::root()).args(["log", "-1", "--format=%ct"]))
         .context("without a checkout, set SOURCE_DATE_EPOCH to the date of the source in seconds since 1970")?;
     text.trim().parse().with_context(|| format!("git told no date but {text:?}"))
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().unwrap_or(path);
-    fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
-    fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let bytes = fs::read(from).with_context(|| format!("reading {}", from.display()))?;
-    write(to, &bytes)
-}
-
-fn copy_program(from: &Path, to: &Path) -> Result<()> {
-    copy(from, to)?;
-    fs::set_permissions(to, fs::Permissions::from_mode(0o755)).with_context(|| format!("changing {}", to.display()))
-}
-
-/// Copies files with their permission to be run, which git keeps, and nothing else of their mode, which it doesn't.
-fn copy_tree(from: &Path, to: &Path) -> Result<()> {
-    for entry in fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
-        let entry = entry?;
-        let (path, to) = (entry.path(), to.join(entry.file_name()));
-        if entry.file_type()?.is_dir() {
-            copy_tree(&path, &to)?;
-        } else if entry.metadata()?.permissions().mode() & 0o100 != 0 {
-            copy_program(&path, &to)?;
-        } else {
-            copy(&path, &to)?;
-            fs::set_permissions(&to, fs::Permissions::from_mode(0o644))?;
-        }
-    }
-    Ok(())
 }
 
 fn file_name(path: &Path) -> Result<&str> {

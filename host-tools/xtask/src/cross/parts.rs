@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use edge_rig::apt;
+use edge_rig::debian::Tree;
 use serde_json::Value;
 
 use super::toolchain::TARGET;
-use crate::debian::Tree;
-use crate::{apt, tools};
+use crate::tools;
 
 /// A part of the system.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-
-use crate::apt;
+use edge_rig::apt;
 
 /// Rust's name of the device's processor.
 pub const TARGET: &str = "aarch64-unknown-linux-gnu";

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-
-use crate::apt;
-use crate::debian::Tree;
-use crate::kernel::Kernel;
+use edge_rig::apt;
+use edge_rig::debian::Tree;
+use edge_rig::kernel::Kernel;
 
 /// What the emulator is made of. QEMU comes from backports because the release's own (7.2) can't be installed beside
 /// the newer tools many machines have, and one version everywhere makes results comparable.

@@ -93,9 +93,9 @@ pub struct Camera {
 }
 
 impl Camera {
-    /// Opens the camera and starts to capture. That it can't be opened is an error only now; later on it is waited for.
-    /// When `stop` says so, what is there by then is returned.
-    pub fn open(camera: &str, wanted: Wanted, stop: &dyn Fn() -> bool) -> anyhow::Result<Camera> {
+    /// Opens the camera and starts to capture. That it can't be opened is an error only now; later on it is waited for, and
+    /// from the start on where that is `patient`. When `stop` says so, what is there by then is returned.
+    pub fn open(camera: &str, wanted: Wanted, patient: bool, stop: &dyn Fn() -> bool) -> anyhow::Result<Camera> {
         let (name, format) = (camera.to_string(), wanted.to_string());
         let command = move || {
             // The running program, even where an update has replaced its file.
@@ -104,13 +104,14 @@ impl Camera {
             command.arg0("edge-camera").arg(WORKER).arg(&name).arg(&format).process_group(0);
             command
         };
-        Camera::start(camera, Box::new(command), PATIENCE, stop)
+        Camera::start(camera, Box::new(command), PATIENCE, patient, stop)
     }
 
     fn start(
         name: &str,
         command: Box<dyn Fn() -> Command>,
         patience: Patience,
+        patient: bool,
         stop: &dyn Fn() -> bool,
     ) -> anyhow::Result<Camera> {
         let now = Instant::now();
@@ -138,14 +139,27 @@ impl Camera {
         camera.launch();
         let deadline = now + patience.open;
         while !camera.opened && !stop() {
-            let Some(helper) = &mut camera.helper else { bail!("cannot start the process that holds the camera") };
-            match helper.hear(deadline.min(Instant::now() + TICK)) {
-                Heard::Message(Message::Failed(why), _) => bail!("cannot open the camera {name}: {why}"),
-                Heard::Message(message, bytes) => camera.take(message, bytes),
-                Heard::Nothing if Instant::now() < deadline => {}
-                Heard::Nothing => bail!("the camera {name} does not answer"),
-                Heard::Gone(why) => bail!("cannot open the camera {name}: {why}"),
+            let Some(helper) = &mut camera.helper else {
+                if patient {
+                    break;
+                }
+                bail!("cannot start the process that holds the camera");
+            };
+            let why = match helper.hear(deadline.min(Instant::now() + TICK)) {
+                Heard::Message(Message::Failed(why), _) => why,
+                Heard::Message(message, bytes) => {
+                    camera.take(message, bytes);
+                    continue;
+                }
+                Heard::Nothing if Instant::now() < deadline => continue,
+                Heard::Nothing => "it does not answer".into(),
+                Heard::Gone(why) => why,
+            };
+            if !patient {
+                bail!("cannot open the camera {name}: {why}");
             }
+            camera.lose(&why);
+            break;
         }
         camera.last_frame = Instant::now();
         Ok(camera)

@@ -54,10 +54,10 @@ impl Scripts {
 
     /// A camera held by `script`, in which `say NAME` says something and `asked` waits to be asked.
     fn open(&self, script: &str) -> anyhow::Result<Camera> {
-        self.open_until(script, &|| false)
+        self.open_until(script, false, &|| false)
     }
 
-    fn open_until(&self, script: &str, stop: &dyn Fn() -> bool) -> anyhow::Result<Camera> {
+    fn open_until(&self, script: &str, patient: bool, stop: &dyn Fn() -> bool) -> anyhow::Result<Camera> {
         let script = format!(
             "say() {{ cat \"$1\"; }}; asked() {{ [ \"$(head -c 1)\" = n ] || exit; }}; once() {{ mkdir \"$1\" 2>/dev/null; }}; {script}"
         );
@@ -67,7 +67,7 @@ impl Scripts {
             command.arg("-c").arg(&script).current_dir(&dir);
             command
         };
-        Camera::start("fake", Box::new(command), SHORT, stop)
+        Camera::start("fake", Box::new(command), SHORT, patient, stop)
     }
 }
 
@@ -108,6 +108,17 @@ fn children() -> usize {
 }
 
 #[test]
+fn a_camera_that_cannot_be_opened_is_waited_for_where_that_is_asked_for() {
+    let scripts = Scripts::new();
+    // Unplugged at first, then there.
+    let script = "if once tried; then say failed; else say opened; asked; say frame; exec sleep 1000; fi";
+    let mut camera = scripts.open_until(script, true, &|| false).unwrap();
+    assert_eq!(camera.describe(), "camera fake");
+    assert_eq!(take(&mut camera, 1), (vec![3], vec!["camera_lost", "camera_back"]));
+    assert_eq!(camera.describe(), "camera /dev/fake 2x1 GREY");
+}
+
+#[test]
 fn a_stall_is_told_and_its_end() {
     let scripts = Scripts::new();
     // Silent for longer than is passed over, and shorter than is put up with.
@@ -116,8 +127,8 @@ fn a_stall_is_told_and_its_end() {
         .unwrap();
     assert_eq!(camera.describe(), "camera /dev/fake 2x1 GREY");
     let (numbers, events) = take(&mut camera, 3);
-    assert_eq!(numbers, [3, 3, 3]);
     // Where this machine is busy the silence may grow, and the camera be opened anew.
+    assert!(numbers == [3, 3, 3] || numbers == [3, 7, 7], "{numbers:?}");
     assert!(events.starts_with(&["camera_stalled"]) && events.ends_with(&["camera_back"]), "{events:?}");
 }
 
@@ -134,7 +145,7 @@ fn a_camera_stuck_within_its_driver_is_killed_and_opened_anew() {
 
 #[test]
 fn a_camera_that_fails_or_talks_nonsense_is_waited_for() {
-    for end in ["say failed", "exit", "kill -9 $$", "say nonsense; sleep 1000"] {
+    for end in ["say failed", "exit", "kill -9 $$", "say nonsense; exec sleep 1000"] {
         let scripts = Scripts::new();
         // The first process delivers one frame and ends; the second finds no camera; the third one does.
         let script = format!(
@@ -161,7 +172,7 @@ fn a_camera_that_is_not_there_at_the_start_is_an_error() {
 #[test]
 fn a_camera_that_does_not_answer_at_the_start_keeps_nobody_from_stopping() {
     let scripts = Scripts::new();
-    drop(scripts.open_until("exec sleep 1000", &|| true).unwrap());
+    drop(scripts.open_until("exec sleep 1000", false, &|| true).unwrap());
     assert_eq!(children(), 0);
 }
 

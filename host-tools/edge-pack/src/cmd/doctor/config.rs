@@ -47,7 +47,8 @@ impl Settings {
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             for line in said.trim().trim_start_matches("edge-camera: ").lines() {
-                findings.push(Finding::told(Severity::Error, "settings", line));
+                let fix = "change that line; `edge-camera --help` says what each key takes";
+                findings.push(Finding::told(Severity::Error, "settings", line).or_fix(fix));
             }
             return Ok(None);
         }

@@ -77,6 +77,11 @@ impl Finding {
         Finding { fix: fix.into(), ..self }
     }
 
+    /// What to do where the words so far do not say.
+    pub fn or_fix(self, fix: impl Into<String>) -> Finding {
+        if self.fix.is_empty() { self.fix(fix) } else { self }
+    }
+
     /// The board.
     pub fn on(self, board: &str) -> Finding {
         Finding { board: Some(board.into()), ..self }

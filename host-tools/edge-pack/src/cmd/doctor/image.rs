@@ -43,7 +43,11 @@ pub fn look(path: &Path, findings: &mut Vec<Finding>) -> anyhow::Result<Image> {
         Ok(flashed) => flashed,
         Err(e) => {
             let text = format!("{:#}", anyhow::Error::from(e));
-            findings.push(Finding::told(Severity::Error, "image", &text).why("no board starts from it"));
+            findings.push(
+                Finding::told(Severity::Error, "image", &text)
+                    .why("no board starts from it")
+                    .or_fix("build the image again with `edge-flash image`, or copy it again"),
+            );
             return Ok(nothing);
         }
     };

@@ -69,7 +69,7 @@ impl Subject {
         });
         match engine {
             Some(EngineError::Unsupported(all)) => self.cannot_run(all.clone(), findings),
-            _ => findings.push(Finding::told(Severity::Error, "model", &format!("{error:#}"))),
+            _ => findings.push(unreadable(error)),
         }
     }
 
@@ -118,8 +118,16 @@ pub fn package(path: &Path, trust: &TrustPolicy, findings: &mut Vec<Finding>) ->
 
 /// A package that may not be read: damaged, or none.
 pub fn damaged(error: &PackageError) -> Finding {
-    let finding = Finding::told(Severity::Error, "package", &error.to_string()).why("edge-camera refuses it");
-    if finding.fix.is_empty() { finding.fix("package the model again, or copy the package again") } else { finding }
+    Finding::told(Severity::Error, "package", &error.to_string())
+        .why("edge-camera refuses it")
+        .or_fix("package the model again, or copy the package again")
+}
+
+/// A model that cannot be loaded.
+fn unreadable(error: &anyhow::Error) -> Finding {
+    Finding::told(Severity::Error, "model", &format!("{error:#}"))
+        .why("no board can load it")
+        .or_fix("export the model again so that this does not hold; `edge-pack MODEL` says when it can be packaged")
 }
 
 fn is_distrust(error: &PackageError) -> bool {
@@ -173,7 +181,7 @@ pub fn model(path: &Path, recipe: &RecipeArgs, findings: &mut Vec<Finding>) -> a
     let onnx = match model::read_onnx(path, recipe) {
         Ok(onnx) => onnx,
         Err(e) => {
-            findings.push(Finding::told(Severity::Error, "model", &format!("{e:#}")));
+            findings.push(unreadable(&e));
             return Ok(subject);
         }
     };
@@ -273,12 +281,16 @@ impl Groups {
             }
             groups.fused_steps += 1;
             let int8 = costs.next().is_some_and(|step| step.int8);
-            // What only brings values to bytes and back is no node that computes.
             let group = match int8 {
                 true => &mut groups.int8,
                 false => &mut groups.float,
             };
-            group.extend(part.nodes.iter().cloned());
+            // The picture is laid out for a node by a step of its own.
+            for node in &part.nodes {
+                if !group.contains(node) {
+                    group.push(node.clone());
+                }
+            }
         }
         groups
     }

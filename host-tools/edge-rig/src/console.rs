@@ -49,14 +49,22 @@ impl Console {
         seen.windows(text.len()).any(|window| window == text.as_bytes())
     }
 
+    /// What it has printed so far.
+    pub fn text(&self) -> String {
+        text(&self.seen)
+    }
+
     /// All of it. QEMU has ended.
     pub fn finish(self) -> String {
         for reader in self.readers {
             let _ = reader.join();
         }
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&seen).replace('\r', "")
+        text(&self.seen)
     }
+}
+
+fn text(seen: &Mutex<Vec<u8>>) -> String {
+    String::from_utf8_lossy(&seen.lock().unwrap_or_else(PoisonError::into_inner)).replace('\r', "")
 }
 
 /// The lines of a console worth showing in an error.

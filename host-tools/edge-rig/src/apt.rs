@@ -376,7 +376,7 @@ fn read_control(stanza: &str) -> Result<Control> {
 }
 
 /// Runs a command that must succeed and returns what it printed.
-pub(crate) fn text(command: &mut Command) -> Result<String> {
+pub fn text(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting {program}"))?;
     if !output.status.success() {
@@ -394,7 +394,7 @@ fn unreachable(what: &str, stderr: &[u8]) -> Unavailable {
 }
 
 /// Removes a directory that may not exist.
-pub(crate) fn remove_dir(dir: &Path) -> Result<()> {
+pub fn remove_dir(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("removing {}", dir.display()))

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use edge_rig::debian::Tree;
+use edge_rig::{foreign, sets, system};
 use serde_json::Value;
 
-use super::Rig;
-use crate::cross;
 use crate::tools::{built, output};
 
 /// Raspberry Pi 3 and Zero 2 W, Raspberry Pi 4, Raspberry Pi 5, and all that QEMU has. Each makes the kernels take another
@@ -19,14 +19,16 @@ const TOLERANCE: f64 = 1e-4;
 
 /// Classifies a folder of photos here and there, and compares.
 pub fn agrees(cache: &Path, photos: &Path) -> Result<String> {
-    let rig = Rig::new(cache, "user")?;
-    let here = classes(Command::new(built("edge-camera")?), photos, &rig.work.join("here.jsonl"))?;
+    let emulator = Tree::fetch(cache, &sets::EMULATOR)?;
+    let work = cache.join("boards/user");
+    std::fs::create_dir_all(&work).with_context(|| format!("creating {}", work.display()))?;
+    let here = classes(Command::new(built("edge-camera")?), photos, &work.join("here.jsonl"))?;
     ensure!(!here.is_empty(), "no photo in {}", photos.display());
     let mut proved = Vec::new();
     for processor in PROCESSORS {
-        let mut user = rig.user(processor)?;
-        user.arg(cross::camera(cache));
-        let there = classes(user, photos, &rig.work.join(format!("{processor}.jsonl")))
+        let mut user = foreign::command(&emulator, processor)?;
+        user.arg(system::camera(cache));
+        let there = classes(user, photos, &work.join(format!("{processor}.jsonl")))
             .with_context(|| format!("on {processor}"))?;
         ensure!(here.len() == there.len(), "{} frames here, {} on {processor}", here.len(), there.len());
         let mut worst = 0f64;
