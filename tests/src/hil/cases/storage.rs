@@ -11,6 +11,7 @@ use edge_package::{TrustPolicy, VerifiedPackage, digest};
 use edge_system::disk::{Disk, FileDisk};
 use edge_system::layout::Layout;
 use edge_vision::random::split_mix;
+use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -29,8 +30,10 @@ pub fn power_cut_during_updates(bench: &mut Bench) -> Result<()> {
     let mut seen = [0; 3];
     // How long the device takes from the last byte on is not known before it has done it once.
     let mut end = Duration::from_secs(4);
-    // A package on trial gives way to the one before it when power goes, so any of them may run.
-    let mut known = vec![running(bench)?];
+    // A package on trial gives way to the one before it when power goes, so any that ran before may run, too.
+    let before = bench.dut.log()?.iter().filter_map(|line| line["package"].as_str().map(str::to_owned)).collect();
+    let mut known: HashSet<String> = before;
+    known.insert(edge_package::hex(&running(bench)?));
     for cut in 0..cuts {
         let system = systems && cut % 3 == 2;
         let (bytes, next) = if system {
@@ -65,14 +68,12 @@ pub fn power_cut_during_updates(bench: &mut Bench) -> Result<()> {
         let context = || format!("cut {} ({}, {} of {parts} parts)", cut + 1, WHEN[when], moment.min(parts));
         bench.dut.power_cut()?;
         bench.dut.boot().with_context(context)?;
-        let now = running(bench).with_context(context)?;
-        let whole = next.filter(|_| when > 0);
-        known.extend(whole);
+        let now = edge_package::hex(&running(bench).with_context(context)?);
+        known.extend(next.filter(|_| when > 0).map(|next| edge_package::hex(&next)));
         ensure!(
             known.contains(&now),
-            "{}: it runs {}, which is none of the packages that it was given whole",
+            "{}: it runs {now}, which neither ran before nor is a package that it was given whole",
             context(),
-            edge_package::hex(&now)
         );
         still_right(bench).with_context(context)?;
     }
