@@ -11,12 +11,17 @@ use std::ops::Range;
 /// # Panics
 /// Where the lengths do not belong together.
 pub fn max_pool(isa: Isa, window: &Window, channels: usize, input: &[f32], positions: Range<usize>, out: &mut [f32]) {
+    check(isa, window, channels, input, &positions, out);
+    // SAFETY: the lengths are those that the loops count to.
+    unsafe { max_run(isa, window, channels, input, positions, out) }
+}
+
+/// That the lengths of a pooling belong together.
+fn check(isa: Isa, window: &Window, channels: usize, input: &[f32], positions: &Range<usize>, out: &[f32]) {
     assert!(channels.is_multiple_of(isa.lanes()));
     assert_eq!(input.len(), window.input[0] * window.input[1] * channels);
     assert_eq!(out.len(), positions.len() * channels);
     assert!(positions.end <= window.positions());
-    // SAFETY: the lengths are those that the loops count to.
-    unsafe { max_run(isa, window, channels, input, positions, out) }
 }
 
 kernel! {
@@ -59,10 +64,7 @@ pub fn mean_pool(
     positions: Range<usize>,
     out: &mut [f32],
 ) {
-    assert!(channels.is_multiple_of(isa.lanes()));
-    assert_eq!(input.len(), window.input[0] * window.input[1] * channels);
-    assert_eq!(out.len(), positions.len() * channels);
-    assert!(positions.end <= window.positions());
+    check(isa, window, channels, input, &positions, out);
     // SAFETY: the lengths are those that the loops count to.
     unsafe { mean_run(isa, window, counted, channels, input, positions, out) }
 }
