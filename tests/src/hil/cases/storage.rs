@@ -2,7 +2,7 @@
 
 use super::slots::INSTALLATION;
 use super::starts::still_right;
-use super::update::{newer, running};
+use super::update::{newer, ran, running};
 use crate::hil::bench::refusal;
 use crate::hil::{Bench, Capability};
 use anyhow::{Context, Result, bail, ensure};
@@ -11,7 +11,6 @@ use edge_package::{TrustPolicy, VerifiedPackage, digest};
 use edge_system::disk::{Disk, FileDisk};
 use edge_system::layout::Layout;
 use edge_vision::random::split_mix;
-use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -30,10 +29,7 @@ pub fn power_cut_during_updates(bench: &mut Bench) -> Result<()> {
     let mut seen = [0; 3];
     // How long the device takes from the last byte on is not known before it has done it once.
     let mut end = Duration::from_secs(4);
-    // A package on trial gives way to the one before it when power goes, so any that ran before may run, too.
-    let before = bench.dut.log()?.iter().filter_map(|line| line["package"].as_str().map(str::to_owned)).collect();
-    let mut known: HashSet<String> = before;
-    known.insert(edge_package::hex(&running(bench)?));
+    let mut known = ran(bench)?;
     for cut in 0..cuts {
         let system = systems && cut % 3 == 2;
         let (bytes, next) = if system {

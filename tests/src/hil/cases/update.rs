@@ -4,7 +4,8 @@ use crate::hil::Bench;
 use crate::hil::bench::refusal;
 use anyhow::{Context, Result, bail, ensure};
 use edge_link::{PROTOCOL, Request, Response};
-use edge_package::{Digest, Manifest, PackageWriter, SecretKey, TrustPolicy, VerifiedPackage, digest};
+use edge_package::{Digest, Manifest, PackageWriter, SecretKey, TrustPolicy, VerifiedPackage, digest, hex};
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 /// How long a board may take to prove and write a package.
@@ -44,6 +45,15 @@ pub fn running(bench: &mut Bench) -> Result<Digest> {
         Response::Hello(hello) => Ok(hello.package),
         other => bail!("the camera answers {other:?} when asked who it is"),
     }
+}
+
+/// The digests of the packages that ran so far, as the log has them, and of the one that runs. A package on trial gives way to the
+/// one that was kept before it, so any of them may run again.
+pub fn ran(bench: &mut Bench) -> Result<HashSet<String>> {
+    let log = bench.dut.log()?;
+    let mut ran: HashSet<String> = log.iter().filter_map(|line| line["package"].as_str().map(str::to_owned)).collect();
+    ran.insert(hex(&running(bench)?));
+    Ok(ran)
 }
 
 /// Whatever is wrong with a package is said, and nothing comes of it.
