@@ -10,7 +10,7 @@ mod linear;
 const SOURCES: &str = "../crates/edge-tensorrt/tests/fake";
 
 use edge_suite::*;
-use fake::Machine;
+use fake::{Machine, skip};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -31,7 +31,9 @@ fn package(machine: &Machine, more: &[&str]) -> PathBuf {
 fn camera(machine: &Machine, frames: &str) -> Command {
     let mut command = Command::new(program("edge-camera"));
     let path = format!("{}:/usr/bin:/bin", machine.path("").display());
-    command.env("LD_LIBRARY_PATH", machine.path("")).env("PATH", path).env_remove("CACHE_DIRECTORY");
+    let rest = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
+    let libraries = format!("{}:{rest}", machine.path("").display());
+    command.env("LD_LIBRARY_PATH", libraries).env("PATH", path).env_remove("CACHE_DIRECTORY");
     command.args(["--source", "pattern:32x24", "--rate", "100", "--frames", frames]);
     command
 }
@@ -235,4 +237,115 @@ fn an_installed_package_finds_its_engine_built() {
     let ran = ran.ok();
     assert!(ran.json().iter().all(|line| line["backend"] == "tensorrt"), "{}", ran.stdout);
     assert_eq!(machine.builds_so_far(), 1);
+}
+
+/// The finding of this code that `edge-pack doctor --device` has on a machine, if any.
+fn doctor(machine: &Machine, config: &str, code: &str) -> Option<Value> {
+    let file = machine.path("camera.toml");
+    std::fs::write(&file, config).unwrap();
+    let mut command = Command::new(program("edge-pack"));
+    let path = format!("{}:/usr/bin:/bin", machine.path("").display());
+    command.env("LD_LIBRARY_PATH", machine.path("")).env("PATH", path).env("CACHE_DIRECTORY", machine.path("none"));
+    command.args(["doctor", "--device", "--json", "--config"]).arg(file);
+    let value = Ran::from(command.output().unwrap()).json().remove(0);
+    value["findings"].as_array().unwrap().iter().find(|f| f["code"] == code).cloned()
+}
+
+#[test]
+fn the_doctor_says_what_computes_and_what_keeps_the_gpu_from_it() {
+    let machine = Machine::new(8601, "");
+    let backend = |config: &str| doctor(&machine, config, "backend");
+    let found = backend("source = \"pattern:8x8\"\n").unwrap();
+    assert!(
+        found["severity"] == "note" && found["what"].as_str().unwrap().contains("TensorRT 8.6.1 on False-Orin"),
+        "{found}"
+    );
+    assert_eq!(backend("source = \"pattern:8x8\"\nbackend = \"cpu\"\n"), None);
+    std::fs::remove_file(machine.path("trtexec")).unwrap();
+    let found = backend("source = \"pattern:8x8\"\n").unwrap();
+    assert!(found["severity"] == "warning" && found["fix"].as_str().unwrap().contains("libnvinfer-bin"), "{found}");
+    machine.faults("devices 0\n");
+    let found = backend("source = \"pattern:8x8\"\n").unwrap();
+    assert!(found["severity"] == "note" && found["what"].as_str().unwrap().contains("finds no GPU"), "{found}");
+    let found = backend("source = \"pattern:8x8\"\nbackend = \"tensorrt\"\n").unwrap();
+    assert!(found["severity"] == "error" && found["why"].as_str().unwrap().contains("exit code 8"), "{found}");
+    std::fs::write(machine.path("libcuda.so.1"), "no library").unwrap();
+    assert_eq!(backend("source = \"pattern:8x8\"\n"), None);
+}
+
+/// Why the program takes the processor on a machine that has TensorRT, where that is for want of a GPU. Where there is one, an
+/// engine for the package is built.
+fn no_gpu(machine: &Machine) -> Option<String> {
+    let ran = watch(machine, &package(machine, &[]), &[]).ok();
+    let why = first_line(&ran).split_once("backend cpu: chosen because ")?.1.to_string();
+    let missing = ["no libcuda.so.1", "finds no GPU", "CUDA_ERROR_NO_DEVICE", "CUDA_ERROR_STUB_LIBRARY"];
+    assert!(missing.iter().any(|what| why.contains(what)), "there may be a GPU, but it is not used: {why}");
+    Some(why)
+}
+
+#[test]
+fn on_a_real_gpu_the_program_says_the_same_as_the_cpu_and_builds_once() {
+    for version in fake::VERSIONS {
+        let machine = Machine::with_gpu(version, "");
+        if let Some(why) = no_gpu(&machine) {
+            return skip("on_a_real_gpu_the_program_says_the_same_as_the_cpu_and_builds_once", &why);
+        }
+        let package = machine.path("linear.edgepack");
+        let cpu = watch(&machine, &package, &["--backend", "cpu"]).ok();
+        let gpu = watch(&machine, &package, &["--backend", "tensorrt"]).ok();
+        eprintln!("{}", gpu.stderr);
+        assert!(!gpu.stderr.contains("builds an engine"), "{}", gpu.stderr);
+        assert!(gpu.stderr.contains("3 golden sample(s) passed, tensorrt (TensorRT "), "{}", gpu.stderr);
+        assert!(gpu.json().iter().all(|line| line["backend"] == "tensorrt"), "{}", gpu.stdout);
+        assert_eq!(decisions(&gpu), decisions(&cpu));
+        assert_eq!(machine.builds_so_far(), 1);
+    }
+}
+
+/// NVIDIA's lean runtime under the name that the program looks for; its path is in `EDGE_TENSORRT_LEAN`.
+fn with_lean_runtime(test: &str) -> Option<Machine> {
+    let machine = Machine::with_gpu(101601, "");
+    let why = match std::env::var_os("EDGE_TENSORRT_LEAN") {
+        None => "EDGE_TENSORRT_LEAN names no library".to_string(),
+        Some(library) => match no_gpu(&machine) {
+            Some(why) => why,
+            None => {
+                std::fs::remove_file(machine.path("libnvinfer.so.10")).unwrap();
+                std::os::unix::fs::symlink(library, machine.path("libnvinfer.so.10")).unwrap();
+                return Some(machine);
+            }
+        },
+    };
+    skip(test, &why);
+    None
+}
+
+#[test]
+fn nvidias_lean_runtime_without_a_program_that_builds_is_told() {
+    let test = "nvidias_lean_runtime_without_a_program_that_builds_is_told";
+    let Some(machine) = with_lean_runtime(test) else { return };
+    let package = machine.path("linear.edgepack");
+    std::fs::remove_dir_all(machine.path("cache")).unwrap_or_default();
+    std::fs::remove_file(machine.path("trtexec")).unwrap();
+    let ran = watch(&machine, &package, &[]).ok();
+    eprintln!("{}", first_line(&ran));
+    assert!(first_line(&ran).contains("backend cpu: chosen because") && first_line(&ran).contains("trtexec"));
+    let ran = watch(&machine, &package, &["--backend", "tensorrt"]);
+    eprintln!("{}", ran.stderr);
+    ran.fails(8, &["no trtexec", "libnvinfer-bin", "--backend cpu"]);
+}
+
+#[test]
+fn nvidias_lean_runtime_refuses_what_is_no_engine_and_the_program_ends_with_its_words() {
+    let test = "nvidias_lean_runtime_refuses_what_is_no_engine_and_the_program_ends_with_its_words";
+    let Some(machine) = with_lean_runtime(test) else { return };
+    let package = machine.path("linear.edgepack");
+    std::fs::remove_dir_all(machine.path("cache")).unwrap_or_default();
+    machine.builds("ftrt, and nothing that follows it in an engine");
+    for backend in ["auto", "tensorrt"] {
+        let ran = watch(&machine, &package, &["--backend", backend]);
+        eprintln!("{}", ran.stderr);
+        let ran = ran.fails(8, &["deserializeCudaEngine failed: ", "--backend cpu"]);
+        assert!(first_line(&ran).contains("backend tensorrt: TensorRT 10."), "{}", ran.stderr);
+    }
 }

@@ -63,7 +63,9 @@ impl Cuda {
         let hint = match code {
             2 => "; the network does not fit into the GPU's memory beside what else runs",
             34 => "; this libcuda is only a stub to link against, the driver's own has to be found before it",
-            100 => "; the driver is here, but it finds no GPU",
+            100 => {
+                "; the driver finds no GPU: `nvidia-smi` (on a Jetson `tegrastats`) shows what the system sees, and CUDA_VISIBLE_DEVICES can hide it"
+            }
             101 | 999 => {
                 "; the user that runs this needs access to /dev/nvidia* (on a Jetson the groups video and render)"
             }

@@ -11,21 +11,62 @@ use std::process::Command;
 /// Versions that the libraries are built for: of both interfaces, and the last one of the older.
 pub const VERSIONS: [i32; 3] = [8601, 9300, 101601];
 
+/// Says that a test is left out and why; with `EDGE_GPU=required` in the environment it fails instead.
+pub fn skip(test: &str, why: &str) {
+    assert!(std::env::var_os("EDGE_GPU").is_none_or(|v| v != "required"), "{test} cannot run: {why}");
+    eprintln!("SKIPPED {test}: {why}");
+}
+
+/// What a library is built from.
+#[derive(Clone, Copy)]
+struct Recipe {
+    /// Of the source in the folder of sources.
+    name: &'static str,
+    version: i32,
+    /// Whether a real GPU computes.
+    gpu: bool,
+}
+
+/// Where built libraries are kept.
+const BUILT: &str = env!("CARGO_TARGET_TMPDIR");
+
+/// A compiler of libraries.
+fn compiler(to: &Path) -> Command {
+    let mut compiler = Command::new("g++");
+    // Unique symbols would be shared between the copies of a library, and would keep it from being unloaded.
+    compiler.args(["-std=c++17", "-O1", "-shared", "-fPIC", "-fno-gnu-unique", "-Wall", "-Wextra", "-Werror"]);
+    compiler.arg("-o").arg(to);
+    compiler
+}
+
+fn compile(mut compiler: Command) {
+    let ran = compiler.output().expect("g++, which builds the libraries that tests run against");
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+}
+
 /// Builds a library once for each state of its sources; several tests may do it at once.
-fn built(name: &str, version: i32) -> PathBuf {
+fn built(recipe: Recipe) -> PathBuf {
+    let Recipe { name, version, gpu } = recipe;
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join(SOURCES);
+    let source = sources.join(format!("{name}.cpp"));
     let read = |file: &str| std::fs::read(sources.join(file)).unwrap();
-    let all = [read("common.h"), read(&format!("{name}.cpp"))].concat();
+    let all = [read("common.h"), read("kernel.h"), std::fs::read(&source).unwrap()].concat();
     let id = edge_package::hex(&edge_package::digest(&all)[..8]);
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{version}-{id}.so"));
+    let on = if gpu { "gpu" } else { "cpu" };
+    let path = Path::new(BUILT).join(format!("{name}-{version}-{on}-{id}.so"));
     if !path.exists() {
-        let partial = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap().into_temp_path();
-        let mut compiler = Command::new("g++");
-        // Unique symbols would be shared between the copies of a library, and would keep it from being unloaded.
-        compiler.args(["-std=c++17", "-O1", "-shared", "-fPIC", "-fno-gnu-unique", "-Wall", "-Wextra", "-Werror"]);
-        compiler.arg(format!("-DVERSION={version}")).arg("-o").arg(&partial).arg(sources.join(format!("{name}.cpp")));
-        let ran = compiler.output().expect("g++, which builds the libraries that tests run against");
-        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        let partial = tempfile::NamedTempFile::new_in(BUILT).unwrap().into_temp_path();
+        let mut compiler = compiler(&partial);
+        compiler.arg(format!("-DVERSION={version}")).arg(format!("-DGPU={}", i32::from(gpu))).arg(source);
+        // It needs the real driver at run time: of what it is linked against only the name matters.
+        let driver = tempfile::NamedTempFile::new_in(BUILT).unwrap().into_temp_path();
+        if name == "spy" {
+            let mut empty = self::compiler(&driver);
+            empty.args(["-x", "c++", "/dev/null", "-Wl,-soname,libcuda.so.1"]);
+            compile(empty);
+            compiler.arg("-Wl,--no-as-needed").arg(&driver);
+        }
+        compile(compiler);
         partial.persist(&path).unwrap();
     }
     path
@@ -58,15 +99,37 @@ pub struct Machine {
     version: i32,
 }
 
+/// What the CUDA driver's library of a machine is called where it is the real one with a look at it.
+pub const SPY: &str = "libspy.so";
+
 impl Machine {
     /// With this version of TensorRT, and these lines in the libraries' file of faults.
     pub fn new(version: i32, faults: &str) -> Machine {
+        let machine = Machine::bare(version, faults);
+        machine.has("cuda", false, "libcuda.so.1");
+        machine.has("nvinfer", false, machine.library());
+        machine
+    }
+
+    /// This very machine with its GPU, beside which only TensorRT is false: it computes on the GPU. The driver is the system's,
+    /// or [`SPY`].
+    pub fn with_gpu(version: i32, faults: &str) -> Machine {
+        let machine = Machine::bare(version, faults);
+        machine.has("spy", true, SPY);
+        machine.has("nvinfer", true, machine.library());
+        machine
+    }
+
+    fn bare(version: i32, faults: &str) -> Machine {
         let machine = Machine { folder: tempfile::tempdir().unwrap(), version };
-        std::fs::copy(built("cuda", 0), machine.path("libcuda.so.1")).unwrap();
-        std::fs::copy(built("nvinfer", version), machine.path(machine.library())).unwrap();
         machine.faults(faults);
         machine.trtexec_is(TRTEXEC);
         machine
+    }
+
+    fn has(&self, name: &'static str, gpu: bool, as_name: &str) {
+        let recipe = Recipe { name, version: if name == "nvinfer" { self.version } else { 0 }, gpu };
+        std::fs::copy(built(recipe), self.path(as_name)).unwrap();
     }
 
     /// What the library is called in this version.

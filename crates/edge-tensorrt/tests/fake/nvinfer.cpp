@@ -9,11 +9,17 @@
 //     output NAME EXTENT...
 //     seed NUMBER
 //     offset NUMBER           added to each value
+//     delay NANOSECONDS       that each value takes at least, where a GPU computes
 //     type NAME NUMBER        another type than float32
 //     mode NAME NUMBER        neither input nor output
 //     break METHOD            it fails, or gives something that is no object (see `broken`)
+//
+// With GPU defined a real GPU computes: addresses are then those of its memory, and a run ends after enqueueV3 has returned.
 
 #include "common.h"
+#if GPU
+#include "kernel.h"
+#endif
 #include <cstdint>
 #include <vector>
 
@@ -94,6 +100,7 @@ struct Plan {
     std::vector<Tensor> tensors;
     int64_t seed = 0;
     double offset = 0;
+    int64_t delay = 0;
     std::string broken;
 
     Tensor* find(const std::string& name) {
@@ -146,29 +153,43 @@ struct ContextWorker : Root {
         addresses[name] = address;
         return true;
     }
-    bool run() {
-        if (plan.broken == "enqueueV3" || !shaped) {
-            if (logger) logger->log(Severity::ERROR, "enqueueV3: this engine is broken");
-            return false;
-        }
+    bool fails(const std::string& what) {
+        if (logger) logger->log(Severity::ERROR, ("enqueueV3: " + what).c_str());
+        return false;
+    }
+    bool run(void* stream) {
+        if (plan.broken == "enqueueV3" || !shaped) return fails("this engine is broken");
         const Tensor* input = nullptr;
         for (const Tensor& tensor : plan.tensors) {
             if (!addresses.count(tensor.name)) return false;
             if (tensor.input) input = &tensor;
         }
-        const float* x = static_cast<const float*>(addresses[input->name]);
         for (const Tensor& tensor : plan.tensors) {
             if (tensor.input) continue;
-            float* y = static_cast<float*>(addresses[tensor.name]);
-            for (int64_t k = 0; k < tensor.values(); k++) {
-                double sum = plan.broken == "nan" ? 0.0 / 0.0 : plan.offset;
-                for (int64_t i = 0; i < input->values(); i++)
-                    sum += double((k * 31 + i * 17 + plan.seed) % 13 - 6) / 64 * x[i];
-                y[k] = float(sum);
-            }
+            std::string wrong = compute(*input, tensor, stream);
+            if (!wrong.empty()) return fails(wrong);
         }
         return true;
     }
+#if GPU
+    Kernel kernel;
+    std::string compute(const Tensor& input, const Tensor& output, void* stream) {
+        Kernel::Work work{addresses[input.name], addresses[output.name], input.values(), output.values(), plan.seed,
+                          plan.offset, plan.delay};
+        return kernel.begin(work, stream);
+    }
+#else
+    std::string compute(const Tensor& input, const Tensor& output, void*) {
+        const float* x = static_cast<const float*>(addresses[input.name]);
+        float* y = static_cast<float*>(addresses[output.name]);
+        for (int64_t k = 0; k < output.values(); k++) {
+            double sum = plan.broken == "nan" ? 0.0 / 0.0 : plan.offset;
+            for (int64_t i = 0; i < input.values(); i++) sum += double((k * 31 + i * 17 + plan.seed) % 13 - 6) / 64 * x[i];
+            y[k] = float(sum);
+        }
+        return "";
+    }
+#endif
 
 #if TEN
     F19
@@ -176,14 +197,14 @@ struct ContextWorker : Root {
     F2
     virtual bool setTensorAddress(const char* name, void* address) noexcept { return set_address(name, address); }
     F12
-    virtual bool enqueueV3(void*) noexcept { return run(); }
+    virtual bool enqueueV3(void* stream) noexcept { return run(stream); }
 #else
     F27
     virtual bool setInputShape(const char* name, const Dims& dims) noexcept { return set_shape(name, dims); }
     F2
     virtual bool setTensorAddress(const char* name, void* address) noexcept { return set_address(name, address); }
     F11
-    virtual bool enqueueV3(void*) noexcept { return run(); }
+    virtual bool enqueueV3(void* stream) noexcept { return run(stream); }
 #endif
 };
 
@@ -256,6 +277,8 @@ Public* deserialize(const void* blob, size_t size) {
             plan.seed = std::atoi(name.c_str());
         } else if (word == "offset") {
             plan.offset = std::atof(name.c_str());
+        } else if (word == "delay") {
+            plan.delay = std::atoll(name.c_str());
         } else if (word == "break") {
             plan.broken = name;
         } else if (word == "type") {
