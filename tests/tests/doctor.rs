@@ -95,6 +95,7 @@ fn what_is_no_model_is_an_error_with_a_fix_or_a_reason() {
         let value = &ran.json()[0];
         let findings = value["findings"].as_array().unwrap();
         assert_eq!((findings.len(), &findings[0]["code"]), (1, &"model".into()), "{name}: {value}");
+        assert!(value["boards"].as_array().unwrap().iter().all(|row| row["runs"] == false), "{name}: {value}");
     }
     edge_pack!("doctor", "no-such-file.onnx").fails(1, &["cannot open no-such-file.onnx"]);
     edge_pack!("doctor", small_model(), "--board", "rpi9").fails(1, &["there is no board \"rpi9\"", "rpi4"]);
@@ -148,6 +149,7 @@ fn damaged_and_unsigned_packages_are_told() {
     let damaged = scratch.write("damaged.edgepack", &bytes);
     let (code, value) = doctor([&damaged]);
     assert_eq!((code, found(&value, "package").len()), (Some(1), 1), "{value}");
+    assert_eq!(row(&value, "rpi4")["runs"], false);
 
     let (key, public, signed) = (scratch.path("key"), scratch.path("key.pub"), scratch.path("signed.edgepack"));
     edge_pack!("keygen", key).ok();
@@ -230,9 +232,20 @@ fn this_machine_is_looked_at() {
     assert!(found(&look().1, "log").is_empty());
     // A user who may not write there.
     std::fs::set_permissions(scratch.path("log"), PermissionsExt::from_mode(0o700)).unwrap();
+    for file in [&config, &scratch.package] {
+        std::fs::set_permissions(file, PermissionsExt::from_mode(0o600)).unwrap();
+    }
     let (_, value) = look_as("nobody");
     let denied = found(&value, "log");
     assert!(denied[0]["what"].as_str().unwrap().contains("the user nobody may not write to"), "{denied:?}");
+    // Nor read what the service reads: its settings and its package.
+    let unread = found(&value, "permission");
+    assert_eq!(severities(&unread), ["error"; 2], "{unread:?}");
+    for (finding, file) in unread.iter().zip([config.as_path(), scratch.package.as_path()]) {
+        let what = finding["what"].as_str().unwrap();
+        assert!(what.contains("nobody may not read") && what.contains(file.to_str().unwrap()), "{what}");
+    }
+    assert!(found(&look().1, "permission").is_empty());
     edge_pack!("doctor", "--device", "--user", "no-such-user").fails(1, &["no-such-user"]);
 }
 

@@ -1,7 +1,7 @@
 //! Picture → tensor → logits → decision, the one way that host and device share.
 
 use edge_engine::{
-    Backend, Buffer, Cost, CpuBackend, Description, EngineError, LoadOptions, OnnxModel, Part, decision,
+    Backend, Buffer, Cost, CpuBackend, Description, EngineError, Float16, LoadOptions, OnnxModel, Part, decision,
 };
 use edge_package::{Manifest, PackageError, VerifiedPackage, Version};
 use edge_vision::{DecodeOptions, FrameError, Mount, Picture, RawFrame, ResizeError, Resizer, to_picture_into};
@@ -82,7 +82,8 @@ impl Classifier {
 
     /// Loads a network under a manifest. Refuses a manifest whose labels are not one per class.
     pub fn new(model: &OnnxModel<'_>, manifest: Manifest, options: &LoadOptions) -> Result<Classifier, ClassifyError> {
-        let backend = CpuBackend::load(model, &manifest.input, &manifest.model.output, options)?;
+        let float16 = if manifest.allows_float16() { Float16::Native } else { Float16::Never };
+        let backend = CpuBackend::load_in(float16, model, &manifest.input, &manifest.model.output, options)?;
         Classifier::with_backend(Box::new(backend), manifest)
     }
 

@@ -83,7 +83,7 @@ pub fn replay_sample(classifier: &mut Classifier, package: &VerifiedPackage, num
 
 fn replay_one(classifier: &mut Classifier, package: &VerifiedPackage, golden: &Golden) -> GoldenOutcome {
     let mut outcome = GoldenOutcome { name: golden.name.clone(), max_delta: 0.0, allowed: 0.0, failure: None };
-    let tolerance = package.manifest().tolerance_of(classifier.description().backend);
+    let tolerance = package.manifest().tolerance_of(classifier.description().tolerance);
     outcome.failure = check(classifier, package, golden, tolerance, &mut outcome).err();
     outcome
 }

@@ -8,6 +8,7 @@ pub mod golden;
 
 mod classifier;
 mod decide;
+mod float16;
 mod recipe;
 
 pub use classifier::{Classification, Classifier, ClassifyError, StageTimes};

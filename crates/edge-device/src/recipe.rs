@@ -1,13 +1,14 @@
 //! How a package is made from an ONNX file: what the model says of itself, what the user says, and what is
 //! assumed, in that order of weakness, and always told.
 
+use crate::float16::Simulation;
 use crate::{Classifier, ClassifyError, golden::tensor_digest};
 use edge_engine::{
     Backend, CpuBackend, EngineError, FinalActivation, InputHint, LoadOptions, ModelContract, OnnxModel,
 };
 use edge_package::{
-    Activation, Golden, GoldenSource, Label, Manifest, Metadata, MetadataError, ModelInfo, PackageError, PackageWriter,
-    Precision, QUANTIZATION, Resize, SecretKey, Tolerance, Version,
+    Activation, CPU_FLOAT16, Golden, GoldenSource, Label, Manifest, Metadata, MetadataError, ModelInfo, PackageError,
+    PackageWriter, Precision, QUANTIZATION, Resize, SecretKey, Tolerance, Version,
 };
 use edge_vision::{Interpolation, Layout, Preprocess, ResizePolicy, ResizeSpec, decode, synthetic};
 
@@ -120,6 +121,9 @@ pub struct Recipe {
     /// How far TensorRT's outputs for golden samples may be off: a share of the largest one, or for a quantized network
     /// steps. Default: see [`Manifest::tolerance_of`].
     pub tensorrt_tolerance: Option<f32>,
+    /// How far float16 arithmetic may be off, as a share of the largest output, where that is known. Default: measured, which takes
+    /// some times as long as the golden samples do.
+    pub float16_tolerance: Option<f32>,
     /// Classes may go by their number where labels are missing; never in a package.
     pub numbered_labels: bool,
 }
@@ -134,6 +138,8 @@ pub struct Prepared {
     pub notes: Vec<String>,
     goldens: Vec<(String, Vec<u8>)>,
     tensorrt_tolerance: Option<f32>,
+    float16_tolerance: Option<f32>,
+    options: LoadOptions,
     output_step: Option<f32>,
     /// Whether user or model said which activation it is.
     activation_said: bool,
@@ -213,6 +219,8 @@ impl Recipe {
             notes,
             goldens: self.goldens.clone(),
             tensorrt_tolerance: self.tensorrt_tolerance,
+            float16_tolerance: self.float16_tolerance,
+            options: *options,
             output_step: contract.output_step,
             activation_said: self.activation.or(said.activation).is_some(),
         })
@@ -335,6 +343,10 @@ impl Recipe {
 impl Prepared {
     /// The bytes of a package: replays every golden picture, then writes. `onnx` is the file prepared from.
     pub fn package(mut self, onnx: Vec<u8>, key: Option<&SecretKey>) -> Result<Vec<u8>, RecipeError> {
+        let mut simulation = match self.float16_tolerance {
+            None => Simulation::load(&self.classifier, &onnx, &self.options)?,
+            Some(_) => None,
+        };
         let mut writer = PackageWriter::new();
         writer.part(MODEL_PART, onnx);
         if self.goldens.is_empty() {
@@ -342,7 +354,7 @@ impl Prepared {
                 let seed = seed as u64;
                 let picture = synthetic(seed, width, height);
                 let source = GoldenSource::Synthetic { seed, width, height };
-                self.sample(format!("synthetic-{seed}"), source, &picture)?;
+                self.sample(format!("synthetic-{seed}"), source, &picture, &mut simulation)?;
             }
         }
         for (i, (name, bytes)) in std::mem::take(&mut self.goldens).into_iter().enumerate() {
@@ -350,7 +362,7 @@ impl Prepared {
                 .map_err(|e| RecipeError::Golden { name: name.clone(), why: e.to_string() })?;
             // Numbered, because two folders may hold pictures of the same name.
             let part = format!("golden/{i}");
-            self.sample(name, GoldenSource::Part(part.clone()), &picture)?;
+            self.sample(name, GoldenSource::Part(part.clone()), &picture, &mut simulation)?;
             writer.part(&part, bytes);
         }
         self.check_activation()?;
@@ -367,6 +379,12 @@ impl Prepared {
                 Tolerance::Int8 { step, .. } => Tolerance::Int8 { steps: said as u32, step },
             };
             self.manifest.tolerances = vec![("tensorrt".into(), tolerance)];
+        }
+        if let Some(simulation) = simulation {
+            simulation.conclude(&mut self.manifest);
+        }
+        if let Some(relative) = self.float16_tolerance {
+            self.manifest.tolerances.push((CPU_FLOAT16.into(), Tolerance::Float { relative }));
         }
         Ok(writer.finish(self.manifest, key)?)
     }
@@ -392,8 +410,12 @@ impl Prepared {
         name: String,
         source: GoldenSource,
         picture: &edge_vision::Picture,
+        simulation: &mut Option<Simulation>,
     ) -> Result<(), RecipeError> {
         self.classifier.classify(picture, 1)?;
+        if let Some(simulation) = simulation {
+            simulation.compare(&self.classifier)?;
+        }
         self.manifest.goldens.push(Golden {
             name,
             source,

@@ -25,6 +25,8 @@ impl Default for LoadOptions {
 pub struct Description {
     /// `cpu` or `tensorrt`.
     pub backend: &'static str,
+    /// Which of a manifest's tolerances is for it: the backend's, or [`edge_package::CPU_FLOAT16`].
+    pub tolerance: &'static str,
     /// The library that computes, with its version.
     pub engine: String,
     /// The instruction sets that matter and that this machine has.

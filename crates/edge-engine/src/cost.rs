@@ -16,6 +16,10 @@ pub struct Cost {
 pub struct StepCost {
     /// Whether it computes with bytes.
     pub int8: bool,
+    /// Whether its weights are kept as float16.
+    pub half_weights: bool,
+    /// Whether a processor that multiplies float16 numbers may do so with them.
+    pub float16: bool,
     /// Multiplications of its matrix product, each with an addition.
     pub matrix: u64,
     /// Those of its depthwise convolution.

@@ -3,7 +3,8 @@
 use crate::fused::Network;
 use crate::runner::Runner;
 use crate::{Backend, Cost, Description, EngineError, LoadOptions, OnnxModel, Part};
-use edge_package::InputSpec;
+use edge_kernels::Float16;
+use edge_package::{CPU_FLOAT16, InputSpec};
 
 /// The version this workspace pins; tract does not tell its own.
 const ENGINE: &str = "tract 0.23.9";
@@ -17,14 +18,26 @@ pub struct CpuBackend {
 }
 
 impl CpuBackend {
-    /// Prepares `model` for pictures of the shape in `input`. `output` names the graph output to read.
+    /// Prepares `model` for pictures of the shape in `input`, to be computed in float32 but for what is quantized. `output` names
+    /// the graph output to read.
     pub fn load(
         model: &OnnxModel<'_>,
         input: &InputSpec,
         output: &str,
         options: &LoadOptions,
     ) -> Result<CpuBackend, EngineError> {
-        let runner = Runner::load(model, input, &[output], options)?;
+        CpuBackend::load_in(Float16::Never, model, input, output, options)
+    }
+
+    /// The same, with products of float16 weights in float16 arithmetic where `float16` says so.
+    pub fn load_in(
+        float16: Float16,
+        model: &OnnxModel<'_>,
+        input: &InputSpec,
+        output: &str,
+        options: &LoadOptions,
+    ) -> Result<CpuBackend, EngineError> {
+        let runner = Runner::load(model, input, &[output], options, float16)?;
         let shape = runner.shape(0).map_err(|e| match e {
             EngineError::Output(why) => EngineError::Output(format!("{output:?}: {why}")),
             other => other,
@@ -35,11 +48,14 @@ impl CpuBackend {
             (true, true) => format!("{OWN} and {ENGINE}"),
             _ => ENGINE.into(),
         };
+        let in_float16 = runner.fused.as_ref().is_some_and(Network::is_in_float16);
         let isa = match runner.fused {
+            Some(_) if in_float16 => format!("{}, kernels {}, float16 arithmetic", machine(), runner.isa),
             Some(_) => format!("{}, kernels {}", machine(), runner.isa),
             None => machine(),
         };
-        let description = Description { backend: "cpu", engine, isa, threads: options.threads, classes };
+        let tolerance = if in_float16 { CPU_FLOAT16 } else { "cpu" };
+        let description = Description { backend: "cpu", tolerance, engine, isa, threads: options.threads, classes };
         Ok(CpuBackend { runner, description })
     }
 }

@@ -22,8 +22,8 @@ mod wire;
 pub use backend::{Backend, Buffer, Description, LoadOptions, Part};
 pub use cost::{Cost, StepCost};
 pub use cpu::CpuBackend;
-/// The measured peaks of a set of instructions, and the set in use.
-pub use edge_kernels::{Isa, peak, peak_bytes};
+/// The measured peaks of a set of instructions, the set in use, and whether it computes in float16.
+pub use edge_kernels::{Float16, Isa, peak, peak_bytes};
 pub use error::{EngineError, UnsupportedOp};
 /// ONNX' attributes and constants, as the engine reads them.
 pub use fused::{Attributes, Constants, tensor_floats};

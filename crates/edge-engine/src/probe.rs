@@ -2,6 +2,7 @@
 
 use crate::runner::Runner;
 use crate::{EngineError, LoadOptions, OnnxModel};
+use edge_kernels::Float16;
 use edge_package::InputSpec;
 
 /// A network up to some of its values, in the kernels that classify: it computes them for one picture at a time.
@@ -20,7 +21,7 @@ impl Probe {
         names: &[&str],
         options: &LoadOptions,
     ) -> Result<Probe, EngineError> {
-        let runner = Runner::load(model, input, names, options)?;
+        let runner = Runner::load(model, input, names, options, Float16::Never)?;
         let shapes: Vec<Vec<usize>> = (0..names.len()).map(|i| runner.shape(i)).collect::<Result<_, _>>()?;
         let values = shapes.iter().map(|s| vec![0.0; s.iter().product()]).collect();
         Ok(Probe { runner, shapes, values })

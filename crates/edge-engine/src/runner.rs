@@ -4,7 +4,7 @@ use crate::fused::{self, Lowered, Network};
 use crate::guard::guarded;
 use crate::{EngineError, LoadOptions, OnnxModel};
 use anyhow::{Context, bail};
-use edge_kernels::Isa;
+use edge_kernels::{Float16, Isa};
 use edge_package::InputSpec;
 use std::sync::Arc;
 use tract_core::prelude::*;
@@ -46,12 +46,14 @@ struct Stock {
 }
 
 impl Runner {
-    /// Prepares `model` for pictures of the shape in `input`; `values` are the names of those that are asked for.
+    /// Prepares `model` for pictures of the shape in `input`; `values` are the names of those that are asked for. `float16` is for
+    /// products with float16 weights in our kernels.
     pub fn load(
         model: &OnnxModel<'_>,
         input: &InputSpec,
         values: &[&str],
         options: &LoadOptions,
+        float16: Float16,
     ) -> Result<Runner, EngineError> {
         let unsupported = model.unsupported();
         if !unsupported.is_empty() {
@@ -62,8 +64,8 @@ impl Runner {
             return Err(EngineError::Threads(options.threads));
         }
         let isa = Isa::chosen().map_err(EngineError::Graph)?;
-        let lowered =
-            guarded(|| fused::lower(model, input, values, isa, options.threads)).map_err(EngineError::Graph)?;
+        let lowered = guarded(|| fused::lower(model, input, values, isa, options.threads, float16))
+            .map_err(EngineError::Graph)?;
         let mut runner =
             Runner { fused: None, stock: None, refused: vec![], isa, input_len: input.len(), values: vec![] };
         match lowered.and_then(|l| runner.take(l, values, options.threads)) {

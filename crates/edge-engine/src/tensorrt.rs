@@ -41,6 +41,7 @@ impl TensorRtBackend {
         let session = tensorrt.session(&request, cache, progress)?;
         let description = Description {
             backend: "tensorrt",
+            tolerance: "tensorrt",
             engine: format!("TensorRT {}", tensorrt.version()),
             isa: format!("{}, {precision}", tensorrt.gpu()),
             // The one that waits for the GPU.

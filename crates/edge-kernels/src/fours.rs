@@ -57,7 +57,7 @@ use x86::run;
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::Fours;
-    use crate::interleaved::{MOST_HALVES, NO_PIXELS, PAIRS, Pixels, Tap, look};
+    use crate::interleaved::{MOST_HALVES, Pixels, Tap, walk_fours};
     use crate::{Buffer, Window};
     use std::arch::x86_64::*;
     use std::ops::Range;
@@ -66,35 +66,7 @@ mod x86 {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     pub unsafe fn run(layer: &Fours, w: &Window, input: *const u8, positions: Range<usize>, out: *mut u8) {
-        let (width, stride) = (w.output[1], w.stride[1]);
-        let mut pixels: Pixels = NO_PIXELS;
-        let (mut at, mut out) = (positions.start, out);
-        while at < positions.end {
-            let count = (positions.end - at).min(width - at % width).min(2 * PAIRS);
-            let pairs = count.div_ceil(2);
-            let seen = 4 * layer.quads + 2 * (pairs - 1) * stride;
-            // SAFETY: the caller's promise.
-            unsafe { look(w, layer.channels, input, layer.outside.as_ptr(), at, seen, &mut pixels) };
-            macro_rules! block {
-                ($quads:literal, $stride:literal) => {
-                    match pairs {
-                        1 => block::<1, $quads, $stride>(layer, w.kernel[0], &pixels, count, out),
-                        _ => block::<2, $quads, $stride>(layer, w.kernel[0], &pixels, count, out),
-                    }
-                };
-            }
-            // SAFETY: the pixels are those of so many pairs; there is room for every position.
-            unsafe {
-                match (layer.quads, stride) {
-                    (1, 1) => block!(1, 1),
-                    (_, 1) => block!(2, 1),
-                    (1, _) => block!(1, 2),
-                    (_, _) => block!(2, 2),
-                }
-                out = out.add(count * layer.channels);
-            }
-            at += count;
-        }
+        walk_fours!(layer, w, input, positions, out, block);
     }
 
     /// `count` positions of `P` pairs, `S` pixels apart, in each row of the window `Q` fours of pixels for a pair.

@@ -1,7 +1,7 @@
 //! Functions of each value, and rows scaled by channel: what stands between convolutions besides limits.
 
-use crate::Isa;
 use crate::simd::{Simd, kernel};
+use crate::{Among, Isa};
 
 /// A function of each value.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -84,31 +84,51 @@ unsafe fn apply_body<S: Simd>(_: S, function: Function, values: &mut [f32]) {
     }
 }
 
-/// out = limits(rows · mul + add), pixel by pixel with one factor and one offset per channel; without `add` it is zero.
+/// out = limits(rows · mul + add), pixel by pixel with one factor and one offset per channel; without `add` there are no
+/// limits either. Only in `rows` the channels may lie among others.
 ///
 /// # Panics
 /// Where the lengths do not belong together.
-pub fn scale_rows(isa: Isa, rows: &[f32], mul: &[f32], add: Option<&[f32]>, limits: [f32; 2], out: &mut [f32]) {
-    let channels = mul.len();
-    assert!(channels > 0 && channels.is_multiple_of(isa.lanes()) && add.is_none_or(|a| a.len() == channels));
-    assert!(rows.len() == out.len() && rows.len().is_multiple_of(channels));
+pub fn scale_rows(
+    isa: Isa,
+    among: Among,
+    rows: &[f32],
+    mul: &[f32],
+    add: Option<&[f32]>,
+    limits: [f32; 2],
+    out: &mut [f32],
+) {
+    let channels = among.channels;
+    assert!(channels.is_multiple_of(isa.lanes()) && mul.len() == channels && add.is_none_or(|a| a.len() == channels));
+    among.check(out.len() / channels, rows.len());
+    assert!(out.len().is_multiple_of(channels));
     // SAFETY: the lengths are those that the loops count to.
-    unsafe { scale_run(isa, rows, mul, add, limits, out) }
+    unsafe { scale_run(isa, among, rows, mul, add, limits, out) }
 }
 
 kernel! {
-    fn scale_run(rows: &[f32], mul: &[f32], add: Option<&[f32]>, limits: [f32; 2], out: &mut [f32]) = scale_body
+    fn scale_run(
+        among: Among, rows: &[f32], mul: &[f32], add: Option<&[f32]>, limits: [f32; 2], out: &mut [f32],
+    ) = scale_body
 }
 
 #[inline(always)]
-unsafe fn scale_body<S: Simd>(s: S, rows: &[f32], mul: &[f32], add: Option<&[f32]>, limits: [f32; 2], out: &mut [f32]) {
+unsafe fn scale_body<S: Simd>(
+    s: S,
+    among: Among,
+    rows: &[f32],
+    mul: &[f32],
+    add: Option<&[f32]>,
+    limits: [f32; 2],
+    out: &mut [f32],
+) {
     let [low, high] = limits.map(|l| s.splat(l));
-    let channels = mul.len();
-    for (row, out) in rows.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
+    let channels = among.channels;
+    for (row, out) in rows.chunks_exact(among.pitch).zip(out.chunks_exact_mut(channels)) {
         for at in (0..channels).step_by(S::LANES) {
             // SAFETY: `scale_rows` asserted the lengths.
             unsafe {
-                let (value, factor) = (s.load(row.as_ptr().add(at)), s.load(mul.as_ptr().add(at)));
+                let (value, factor) = (s.load(row.as_ptr().add(among.first + at)), s.load(mul.as_ptr().add(at)));
                 let scaled = match add {
                     None => s.mul(value, factor),
                     Some(add) => {
@@ -147,7 +167,7 @@ unsafe fn multiply_body<S: Simd>(s: S, a: &[f32], b: &[f32], out: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test::noise;
+    use crate::test::{amongs, noise};
     use proptest::prelude::*;
 
     fn exact(function: Function, x: f64) -> f64 {
@@ -195,15 +215,18 @@ mod tests {
         fn rows_are_scaled_by_channel(pixels in 1..30_usize, vectors in 1..4_usize, seed in 0..99_u64) {
             for isa in Isa::available() {
                 let channels = vectors * isa.lanes();
-                let rows = noise(seed, pixels * channels);
+                let among = amongs(isa, channels)[(seed % 2) as usize];
+                let lie = noise(seed, pixels * among.pitch);
+                let own = |pixel: &[f32]| pixel[among.first..][..channels].to_vec();
+                let rows: Vec<f32> = lie.chunks_exact(among.pitch).flat_map(own).collect();
                 let (mul, add) = (noise(seed + 1, channels), noise(seed + 2, channels));
                 let mut out = vec![f32::NAN; rows.len()];
-                scale_rows(isa, &rows, &mul, Some(&add), [-0.5, 0.5], &mut out);
+                scale_rows(isa, among, &lie, &mul, Some(&add), [-0.5, 0.5], &mut out);
                 for (at, (row, out)) in rows.iter().zip(&out).enumerate() {
                     let wanted = (row * mul[at % channels] + add[at % channels]).clamp(-0.5, 0.5);
                     prop_assert!((wanted - out).abs() <= 3e-7, "{wanted} {out}");
                 }
-                scale_rows(isa, &rows, &mul, None, [0.0; 2], &mut out);
+                scale_rows(isa, among, &lie, &mul, None, [0.0; 2], &mut out);
                 prop_assert!(rows.iter().zip(&out).enumerate().all(|(at, (row, out))| row * mul[at % channels] == *out));
                 let other = noise(seed + 3, rows.len());
                 multiply(isa, &rows, &other, &mut out);

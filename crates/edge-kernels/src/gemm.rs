@@ -8,33 +8,38 @@
 //! are accumulators. k runs in blocks, outermost, so that a panel stays in the first-level cache and the rows' part of a block
 //! in the second; between blocks the sums wait in C. Lines of C are asked for when a tile begins and there when it ends.
 
+use crate::halves::{Float16, Halving};
 use crate::simd::{Runs, Simd, kernel};
-use crate::{Buffer, Isa, Plain};
+use crate::{Among, Buffer, Isa, Plain};
 use std::mem::MaybeUninit;
 
 /// Vectors in a panel.
-const WIDTH: usize = 2;
+pub(crate) const WIDTH: usize = 2;
 /// Values of k in a block: a panel of 16 columns is then 24 kB of a first-level cache of 32.
-const BLOCK: usize = 384;
+pub(crate) const BLOCK: usize = 384;
 
 /// W, packed.
 #[derive(Clone)]
 pub struct Weights {
-    isa: Isa,
-    k: usize,
+    pub(crate) isa: Isa,
+    pub(crate) k: usize,
     /// Runs that a row of A is made of.
-    runs: usize,
+    pub(crate) runs: usize,
     /// Values of k in a block; whole runs, where there are several.
-    block: usize,
+    pub(crate) block: usize,
     /// Columns, padded to whole vectors.
-    n: usize,
+    pub(crate) n: usize,
     /// Block of k by block, in it panel by panel, in it row by row.
-    panels: Panels,
+    pub(crate) panels: Panels,
+    /// Whether they were float16 and are no more.
+    widened: bool,
+    /// How they are multiplied in float16, where they are.
+    pub(crate) halving: Option<Halving>,
 }
 
 /// How the panels are kept.
 #[derive(Clone)]
-enum Panels {
+pub(crate) enum Panels {
     /// As they are multiplied.
     Floats(Buffer),
     /// As float16, and a factor for each column.
@@ -119,7 +124,7 @@ impl Panels {
 /// A finite float16 number of these bits. Its exponent becomes that of float32 by a multiplication, which is exact for numbers
 /// that are not normal, too.
 #[inline(always)]
-fn half(bits: u16) -> f32 {
+pub(crate) fn half(bits: u16) -> f32 {
     let magnitude = f32::from_bits(u32::from(bits & 0x7fff) << 13) * f32::from_bits(239 << 23);
     f32::from_bits(magnitude.to_bits() | u32::from(bits & 0x8000) << 16)
 }
@@ -172,7 +177,7 @@ impl Weights {
             Small::Bytes(w) => Panels::Bytes(panels(isa, k, n, runs, w), factors),
             Small::Halves(w) => Panels::Halves(panels(isa, k, n, runs, w), factors),
         };
-        Weights { isa, k, runs, block: block(k, runs), n: isa.padded(n), panels }
+        Weights { isa, k, runs, block: block(k, runs), n: isa.padded(n), panels, widened: false, halving: None }
     }
 
     /// Packs `w`, (k, n) row-major, for rows of A of `runs` runs, as [`run_fits`] allows. Columns that pad n to whole vectors
@@ -182,7 +187,33 @@ impl Weights {
     /// Where k is not made of so many runs, or they do not fit.
     pub fn pack(isa: Isa, k: usize, n: usize, runs: usize, w: impl Fn(usize, usize) -> f32) -> Weights {
         let panels = Panels::Floats(panels(isa, k, n, runs, w));
-        Weights { isa, k, runs, block: block(k, runs), n: isa.padded(n), panels }
+        Weights { isa, k, runs, block: block(k, runs), n: isa.padded(n), panels, widened: false, halving: None }
+    }
+
+    /// Has products computed in float16 arithmetic ([`Float16`]) where that can be: weights that are float16 on a processor
+    /// that multiplies such numbers, or anywhere if it is simulated.
+    pub fn in_float16(mut self, float16: Float16) -> Weights {
+        self.halving = match &self.panels {
+            Panels::Halves(panels, _) => Halving::of(self.isa, panels, float16),
+            _ => None,
+        };
+        self
+    }
+
+    /// Whether products are computed in float16 arithmetic.
+    pub fn is_in_float16(&self) -> bool {
+        self.halving.is_some()
+    }
+
+    /// Says of weights that were made float32 for speed that they are float16 elsewhere.
+    pub fn widened(mut self) -> Weights {
+        self.widened = true;
+        self
+    }
+
+    /// Whether they are float16, here or where memory is worth more.
+    pub fn are_halves(&self) -> bool {
+        self.widened || matches!(self.panels, Panels::Halves(..))
     }
 
     /// Rows.
@@ -211,7 +242,19 @@ pub fn run_fits(run: usize) -> bool {
 /// # Panics
 /// Where the lengths do not belong together.
 pub fn gemm(a: &[f32], rows: Places<'_>, w: &Weights, epilogue: &Epilogue<'_>, c: &mut [f32]) {
-    gemm_columns(a, rows, w, 0, epilogue, c);
+    gemm_among(a, rows, w, epilogue, Among::alone(w.n), c);
+}
+
+/// As [`gemm`], into channels of C that lie among others, which stay as they are; there is no residual then.
+///
+/// # Panics
+/// Where the lengths do not belong together.
+pub fn gemm_among(a: &[f32], rows: Places<'_>, w: &Weights, epilogue: &Epilogue<'_>, among: Among, c: &mut [f32]) {
+    among.check(rows.starts.len(), c.len());
+    assert!(among.channels == w.n && (epilogue.residual.is_none() || among.is_alone()));
+    if !c.is_empty() {
+        gemm_columns(a, rows, w, [0, w.n], epilogue, among.pitch, &mut c[among.first..]);
+    }
 }
 
 /// Computes the columns of one row of C from `first`, a multiple of [`column_step`], for as many as `c` holds.
@@ -219,7 +262,9 @@ pub fn gemm(a: &[f32], rows: Places<'_>, w: &Weights, epilogue: &Epilogue<'_>, c
 /// # Panics
 /// Where the lengths do not belong together.
 pub fn gemv(a: &[f32], w: &Weights, first: usize, epilogue: &Epilogue<'_>, c: &mut [f32]) {
-    gemm_columns(a, Places { starts: &[0], pitch: 0 }, w, first, epilogue, c);
+    if !c.is_empty() {
+        gemm_columns(a, Places { starts: &[0], pitch: 0 }, w, [first, c.len()], epilogue, c.len(), c);
+    }
 }
 
 /// Columns that are computed together.
@@ -232,34 +277,44 @@ pub fn row_step(isa: Isa) -> usize {
     if isa.lanes() == 16 || (cfg!(target_arch = "aarch64") && isa != Isa::PORTABLE) { 12 } else { 6 }
 }
 
-fn gemm_columns(a: &[f32], rows: Places<'_>, w: &Weights, first: usize, epilogue: &Epilogue<'_>, c: &mut [f32]) {
-    let count = rows.starts.len();
-    if count == 0 || c.is_empty() {
-        return;
-    }
-    let columns = c.len() / count;
-    assert!(c.len() == count * columns && columns.is_multiple_of(w.isa.lanes()));
+/// Columns of C from `first` on, in rows that are `stride` values apart.
+fn gemm_columns(
+    a: &[f32],
+    rows: Places<'_>,
+    w: &Weights,
+    [first, columns]: [usize; 2],
+    epilogue: &Epilogue<'_>,
+    stride: usize,
+    c: &mut [f32],
+) {
+    assert!(columns.is_multiple_of(w.isa.lanes()) && c.len() + stride >= rows.starts.len() * stride + columns);
     assert!(first.is_multiple_of(column_step(w.isa)) && first + columns <= w.n);
-    // Only whole rows may be several: their distance in C is the number of columns.
     assert!(first + columns == w.n || columns.is_multiple_of(column_step(w.isa)));
     assert!(epilogue.bias.len() == w.n && epilogue.residual.is_none_or(|r| r.len() == c.len()));
     rows.check(w.runs, w.k / w.runs, a.len());
     // SAFETY: every row of A lies within `a`; C, the residual, the bias and the panels have the lengths that the loops
     // count to, as asserted.
-    unsafe { run(w.isa, a, rows, w, first, columns, epilogue, c) }
+    if w.halving.is_some_and(|halving| unsafe { halving.run(w, a, rows, first, columns, epilogue, stride, c) }) {
+        return;
+    }
+    // SAFETY: as above.
+    unsafe { run(w.isa, a, rows, w, first, columns, epilogue, stride, c) }
 }
 
 kernel! {
-    fn run(a: &[f32], rows: Places<'_>, w: &Weights, first: usize, columns: usize, epilogue: &Epilogue<'_>, c: &mut [f32]) = body
+    fn run(
+        a: &[f32], rows: Places<'_>, w: &Weights, first: usize, columns: usize, epilogue: &Epilogue<'_>, stride: usize,
+        c: &mut [f32],
+    ) = body
 }
 
 /// One tile's part of the epilogue.
 #[derive(Clone, Copy)]
-struct End {
-    bias: *const f32,
-    residual: *const f32,
-    low: f32,
-    high: f32,
+pub(crate) struct End {
+    pub bias: *const f32,
+    pub residual: *const f32,
+    pub low: f32,
+    pub high: f32,
 }
 
 /// Where a tile reads and writes.
@@ -290,6 +345,7 @@ unsafe fn body<S: Simd>(
     first: usize,
     columns: usize,
     epilogue: &Epilogue<'_>,
+    stride: usize,
     c: &mut [f32],
 ) {
     let step = WIDTH * S::LANES;
@@ -311,7 +367,7 @@ unsafe fn body<S: Simd>(
                     rows: rows.starts.as_ptr(),
                     panel: w.panels.floats(block * w.n + at * k, k * wide, at, wide, room.as_mut_ptr().cast()),
                     c: c.as_mut_ptr().add(column),
-                    stride: columns,
+                    stride,
                     runs: k / run,
                     pitch: rows.pitch,
                     k: run,
@@ -363,18 +419,39 @@ unsafe fn tile<S: Simd, const M: usize, const V: usize>(s: S, place: Place, end:
     // SAFETY: the caller's promise: M rows of A with `k` values, M × V vectors of C, and the panel's rows are there.
     unsafe {
         let a: [*const f32; M] = std::array::from_fn(|i| place.a.add(*place.rows.add(i) as usize));
-        let c = |i: usize, j: usize| place.c.add(i * place.stride + j * S::LANES);
+        // A line of 64 bytes is one vector of AVX-512, two of the others.
+        let lines = |i: usize| (0..V).filter(|j| j * S::LANES % 16 == 0).map(move |j| i * place.stride + j * S::LANES);
         for i in 0..M {
-            s.fetch(c(i, 0));
+            lines(i).for_each(|at| s.fetch(place.c.add(at)));
         }
         if let Some(end) = end.filter(|e| !e.residual.is_null()) {
             for i in 0..M {
-                s.fetch(end.residual.add(i * place.stride));
+                lines(i).for_each(|at| s.fetch(end.residual.add(at)));
             }
         }
         let runs = Runs { count: place.runs, pitch: place.pitch, k: place.k };
-        let mut sums = s.products(a, runs, place.panel, [[s.splat(0.0); V]; M]);
-        if !place.begin {
+        let sums = s.products(a, runs, place.panel, [[s.splat(0.0); V]; M]);
+        finish(s, place.c, place.stride, place.begin, end, sums);
+    }
+}
+
+/// Writes the sums of a block of k of M rows to C: to what it holds, unless they are the first, and ended where they are the last.
+///
+/// # Safety
+/// M × V vectors are there in C, the bias and the residual.
+#[inline(always)]
+pub(crate) unsafe fn finish<S: Simd, const M: usize, const V: usize>(
+    s: S,
+    to: *mut f32,
+    stride: usize,
+    begin: bool,
+    end: Option<End>,
+    mut sums: [[S::V; V]; M],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let c = |i: usize, j: usize| to.add(i * stride + j * S::LANES);
+        if !begin {
             for (i, sums) in sums.iter_mut().enumerate() {
                 for (j, sum) in sums.iter_mut().enumerate() {
                     *sum = s.add(*sum, s.load(c(i, j)));
@@ -388,7 +465,7 @@ unsafe fn tile<S: Simd, const M: usize, const V: usize>(s: S, place: Place, end:
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let mut sum = s.add(sums[j], bias);
                     if !end.residual.is_null() {
-                        sum = s.add(sum, s.load(end.residual.add(i * place.stride + j * S::LANES)));
+                        sum = s.add(sum, s.load(end.residual.add(i * stride + j * S::LANES)));
                     }
                     // NaN stays NaN: the second operand is what x86 gives then.
                     sums[j] = s.min(high, s.max(low, sum));
@@ -473,7 +550,7 @@ pub(crate) fn naive(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test::{close, noise};
+    use crate::test::{amongs, close, noise, taken};
     use proptest::prelude::*;
 
     fn check(m: usize, k: usize, n: usize, spread: usize, residual: bool, limits: bool, seed: u64) {
@@ -493,6 +570,13 @@ mod tests {
             gemm(&a, places, &packed, &epilogue, &mut c);
             let wanted = naive(&a, places, (k, n, 1), |k, j| w[k * n + j], &epilogue, stride);
             close(&c, &wanted, k, &format!("{isa} {m}x{k}x{n}"));
+            // Among other channels, which stay as they are.
+            let alone = Epilogue { residual: None, ..epilogue };
+            gemm(&a, places, &packed, &alone, &mut c);
+            let among = amongs(isa, stride)[1];
+            let mut wide = vec![f32::NAN; m * among.pitch];
+            gemm_among(&a, places, &packed, &alone, among, &mut wide);
+            assert_eq!(taken(among, &wide), c, "{isa} {m}x{k}x{n} among others");
             // Rows of several runs, which overlap.
             for runs in [2, 3, 5].into_iter().filter(|r| k.is_multiple_of(*r) && run_fits(k / r)) {
                 let packed = Weights::pack(isa, k, n, runs, |k, j| w[k * n + j]);

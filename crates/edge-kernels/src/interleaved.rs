@@ -149,3 +149,39 @@ pub(crate) unsafe fn look(
         }
     }
 }
+
+/// The walk over positions of a layer by fours: as many at a time as a block takes, by `$block::<P, Q, S>` of `P` pairs of them, `Q`
+/// fours of pixels in a row of the window for a pair, `S` pixels apart. It stands where the set's features are enabled.
+///
+/// Safety: `$input` holds the window's picture, `$out` points to room for the positions, which are the window's.
+macro_rules! walk_fours {
+    ($layer:ident, $w:ident, $input:ident, $positions:ident, $out:ident, $block:ident) => {{
+        let (width, stride, rows) = ($w.output[1], $w.stride[1], $w.kernel[0]);
+        let mut pixels = $crate::interleaved::NO_PIXELS;
+        let (mut at, mut out) = ($positions.start, $out);
+        while at < $positions.end {
+            let count = ($positions.end - at).min(width - at % width).min(2 * $crate::interleaved::PAIRS);
+            let pairs = count.div_ceil(2);
+            let seen = 4 * $layer.quads + 2 * (pairs - 1) * stride;
+            let outside = $layer.outside.as_ptr();
+            // SAFETY: the caller's promise.
+            unsafe { $crate::interleaved::look($w, $layer.channels, $input, outside, at, seen, &mut pixels) };
+            // SAFETY: the pixels are those of so many pairs; there is room for every position.
+            unsafe {
+                match (pairs, $layer.quads, stride) {
+                    (1, 1, 1) => $block::<1, 1, 1>($layer, rows, &pixels, count, out),
+                    (1, 1, _) => $block::<1, 1, 2>($layer, rows, &pixels, count, out),
+                    (1, _, 1) => $block::<1, 2, 1>($layer, rows, &pixels, count, out),
+                    (1, _, _) => $block::<1, 2, 2>($layer, rows, &pixels, count, out),
+                    (_, 1, 1) => $block::<2, 1, 1>($layer, rows, &pixels, count, out),
+                    (_, 1, _) => $block::<2, 1, 2>($layer, rows, &pixels, count, out),
+                    (_, _, 1) => $block::<2, 2, 1>($layer, rows, &pixels, count, out),
+                    (_, _, _) => $block::<2, 2, 2>($layer, rows, &pixels, count, out),
+                }
+                out = out.add(count * $layer.channels);
+            }
+            at += count;
+        }
+    }};
+}
+pub(crate) use walk_fours;

@@ -146,6 +146,15 @@ impl Isa {
         }
     }
 
+    /// Whether it multiplies float16 numbers, eight at a time. Processors that have `sdot` do, but for what an emulator leaves out.
+    pub fn has_float16(self) -> bool {
+        #[cfg(target_arch = "aarch64")]
+        if matches!(self.0, Kind::Dot | Kind::I8mm) {
+            return std::arch::is_aarch64_feature_detected!("fp16");
+        }
+        false
+    }
+
     pub(crate) fn kind(self) -> Kind {
         self.0
     }

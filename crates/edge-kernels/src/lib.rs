@@ -48,6 +48,7 @@
 //! |---|---|---|---|---|---|---|
 //! | float32 matrix | `neon` and up | 6 × 16 | 118 | 384 | 0.307 | 0.250 (`fmla`) |
 //! | float32 matrix | `neon-inorder` | 6 × 16 | 164 | 384 | 0.427 | 0.250, and one beside each |
+//! | float16 matrix, where a processor has it | `dotprod`, `i8mm` | 6 × 16 | 111 | 768 | 0.145 | 0.125 (`fmla` of eight lanes) |
 //! | int8 matrix | `neon` | 4 × 16 | 120 | 512 | 0.234 | 0.188 (`smull`, `smlal2`, `sadalp`) |
 //! | int8 matrix | `neon-inorder` | 4 × 16 | 138 | 512 | 0.270 | 0.188, and one beside each |
 //! | int8 matrix with weights of -128 | both | 4 × 16 | 160 | 512 | 0.313 | 0.250 |
@@ -57,24 +58,34 @@
 //! | the same on bytes | `neon`, `neon-inorder` | 4 × 8 | 57 | 96 | 0.594 | 0.250 (`smlal`) |
 //! | the same on bytes | `dotprod`, `i8mm` | 4 × 16 | 56 | 192 | 0.292 | 0.083 (`sdot`: one of four products is with zero) |
 //!
-//! By core, from Arm's optimization guides:
+//! By core. Arm's own optimization guides were not at hand; each figure is that of who is named, who looked at the guide or at a
+//! board:
 //!
 //! - Cortex-A72 (Raspberry Pi 4) starts three instructions a cycle and one `fmla` of four lanes: the float32 turn needs 96 cycles for
 //!   its multiplications and 40 to start. `smull` and `smlal2` have one pipe, `sadalp`, `tbl` and `eor` the other: 64 cycles, 40 to
-//!   start, so 8 products a cycle, twice as many as in float32.
+//!   start, so 8 products a cycle, twice as many as in float32. (LLVM's model of the Cortex-A57, AArch64SchedA57.td, which LLVM
+//!   takes for the A72 as well: 3 a cycle; `fmla` of four lanes takes both pipes, `smull` and `smlal` the first, `sadalp` the other.
+//!   That `tbl` takes three of its steps there was not counted.)
 //! - Cortex-A76 and A78 (Raspberry Pi 5, Orin) start four a cycle and two `fmla` or `sdot`: 48 cycles for 118 instructions or 120, 30
-//!   to start; 7 of them (`eor`, `movi`) take the pipes of `sdot`, too, 7 %.
+//!   to start; 7 of them (`eor`, `movi`) take the pipes of `sdot`, too, 7 %. `fmla` of eight lanes is as fast as one of four: 48
+//!   cycles for 111 instructions and twice the products. Every 64 values of k the sums go to float32 in 119 more, 48 of them in
+//!   those pipes, 6 %: 0.164 instructions for each product in all. (`fmla`: AArch64SchedNeoverseN1.td, the A76 for servers,
+//!   either of two pipes. `sdot`: the table of NumKong's neonsdot.h, two a cycle. The A78 is taken to be no worse.)
 //! - Cortex-A53 (Raspberry Pi 3, Zero 2 W) starts two a cycle in their order, of which one may multiply and one load 64 bits. So
 //!   what is loaded comes in halves, each beside a multiplication: 96 cycles, and some 9 for what begins a turn, where loads of
-//!   128 bits between multiplications would make it 140.
+//!   128 bits between multiplications would make it 140. (Two a cycle: AArch64SchedA53.td; a multiplication of four lanes each
+//!   cycle: measured by daniestevez/qsdr; what goes beside one: ncnn's arm-a53-a55-dual-issue.md, by which a load into a general
+//!   register does and one of 64 bits into a vector register takes a cycle of its own. If so, a turn takes 16 cycles more.)
 
 mod adam;
+mod among;
 mod buffer;
 mod depthwise;
 mod fours;
 mod functions;
 mod gemm;
 mod gemm8;
+mod halves;
 mod im2col;
 mod import;
 mod interleaved;
@@ -94,11 +105,13 @@ mod window;
 mod winograd;
 
 pub use adam::{Adam, adam};
+pub use among::Among;
 pub use buffer::{Buffer, Plain};
 pub use depthwise::Depthwise;
 pub use functions::{Function, Ramp, apply, multiply, scale_rows};
-pub use gemm::{Epilogue, Places, Small, Weights, column_step, gemm, gemv, row_step, run_fits};
+pub use gemm::{Epilogue, Places, Small, Weights, column_step, gemm, gemm_among, gemv, row_step, run_fits};
 pub use gemm8::{Scale, Weights8, gemm8, gemm8_float};
+pub use halves::Float16;
 pub use im2col::{Im2col, Strides};
 pub use import::Import;
 pub use isa::{ENVIRONMENT, Isa};
@@ -123,6 +136,24 @@ mod test {
             (state >> 40) as f32 / (1 << 23) as f32 - 1.0
         };
         (0..len).map(|_| next()).collect()
+    }
+
+    /// Channels among others: alone, and with some before and after them.
+    pub fn amongs(isa: crate::Isa, channels: usize) -> [crate::Among; 2] {
+        let (pitch, first) = (channels + 3 * isa.lanes(), 2 * isa.lanes());
+        [crate::Among::alone(channels), crate::Among { pitch, first, channels }]
+    }
+
+    /// The channels that lie among others, which nobody wrote to.
+    pub fn taken(among: crate::Among, wide: &[f32]) -> Vec<f32> {
+        let mut own = vec![];
+        for pixel in wide.chunks_exact(among.pitch) {
+            let (before, rest) = pixel.split_at(among.first);
+            let (channels, after) = rest.split_at(among.channels);
+            assert!(before.iter().chain(after).all(|v| v.is_nan()), "written beside {among:?}");
+            own.extend(channels);
+        }
+        own
     }
 
     /// That what was made of an exact `sum` in a column, as float32 and as a byte, is what its scale says. A byte is the float32

@@ -7,6 +7,7 @@
 
 mod bytes;
 mod fours;
+mod halves;
 mod loops;
 mod peak;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod whole;
 
 pub(crate) use bytes::{Dot, I8mm, Rails, Twos};
 pub(crate) use fours::depthwise_fours;
+pub(crate) use halves::gemm_halves;
 pub(crate) use peak::{multiply, products};
 pub(crate) use vectors::Neon;
 pub(crate) use whole::{depthwise_whole, whole_filter};

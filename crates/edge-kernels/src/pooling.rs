@@ -1,44 +1,37 @@
 //! Pooling, sums and limits in float32, (H,W,C): what moves more memory than it computes.
 
 use crate::simd::{Simd, kernel};
-use crate::{Isa, Window};
+use crate::{Among, Isa, Window};
 use std::ops::Range;
 
 /// Maximum under a window at the positions of a range, counted row by row. Pixels outside the picture do not count;
-/// a window that lies outside altogether gives `low`. `input` has `channels` values per pixel, whole vectors; so has
-/// `out` per position.
+/// a window that lies outside altogether gives `low`. `input` has the channels of `among` per pixel, alone; `out` has them
+/// per position where that says.
 ///
 /// # Panics
 /// Where the lengths do not belong together.
-pub fn max_pool(isa: Isa, window: &Window, channels: usize, input: &[f32], positions: Range<usize>, out: &mut [f32]) {
-    check(isa, window, channels, input, &positions, out);
+pub fn max_pool(isa: Isa, window: &Window, among: Among, input: &[f32], positions: Range<usize>, out: &mut [f32]) {
+    check(isa, window, among, input, &positions, out);
     // SAFETY: the lengths are those that the loops count to.
-    unsafe { max_run(isa, window, channels, input, positions, out) }
+    unsafe { max_run(isa, window, among, input, positions, out) }
 }
 
 /// That the lengths of a pooling belong together.
-fn check(isa: Isa, window: &Window, channels: usize, input: &[f32], positions: &Range<usize>, out: &[f32]) {
-    assert!(channels.is_multiple_of(isa.lanes()));
-    assert_eq!(input.len(), window.input[0] * window.input[1] * channels);
-    assert_eq!(out.len(), positions.len() * channels);
+fn check(isa: Isa, window: &Window, among: Among, input: &[f32], positions: &Range<usize>, out: &[f32]) {
+    assert!(among.channels.is_multiple_of(isa.lanes()));
+    assert_eq!(input.len(), window.input[0] * window.input[1] * among.channels);
+    among.check(positions.len(), out.len());
     assert!(positions.end <= window.positions());
 }
 
 kernel! {
-    fn max_run(window: &Window, channels: usize, input: &[f32], positions: Range<usize>, out: &mut [f32]) = max_body
+    fn max_run(window: &Window, among: Among, input: &[f32], positions: Range<usize>, out: &mut [f32]) = max_body
 }
 
 #[inline(always)]
-unsafe fn max_body<S: Simd>(
-    s: S,
-    w: &Window,
-    channels: usize,
-    input: &[f32],
-    positions: Range<usize>,
-    out: &mut [f32],
-) {
+unsafe fn max_body<S: Simd>(s: S, w: &Window, among: Among, input: &[f32], positions: Range<usize>, out: &mut [f32]) {
     // SAFETY: the caller's promise.
-    unsafe { pool_body(s, w, channels, input, positions, out, f32::NEG_INFINITY, |a, b| s.max(a, b), |_| s.splat(1.0)) }
+    unsafe { pool_body(s, w, among, input, positions, out, f32::NEG_INFINITY, |a, b| s.max(a, b), |_| s.splat(1.0)) }
 }
 
 /// What a mean is taken over.
@@ -50,8 +43,8 @@ pub enum Counted {
     All,
 }
 
-/// Mean under a window at the positions of a range, counted row by row. `input` has `channels` values per pixel, whole
-/// vectors; so has `out` per position. A window that lies outside altogether gives zero.
+/// Mean under a window at the positions of a range, counted row by row, where [`max_pool`] would write. A window that lies
+/// outside altogether gives zero.
 ///
 /// # Panics
 /// Where the lengths do not belong together.
@@ -59,19 +52,19 @@ pub fn mean_pool(
     isa: Isa,
     window: &Window,
     counted: Counted,
-    channels: usize,
+    among: Among,
     input: &[f32],
     positions: Range<usize>,
     out: &mut [f32],
 ) {
-    check(isa, window, channels, input, &positions, out);
+    check(isa, window, among, input, &positions, out);
     // SAFETY: the lengths are those that the loops count to.
-    unsafe { mean_run(isa, window, counted, channels, input, positions, out) }
+    unsafe { mean_run(isa, window, counted, among, input, positions, out) }
 }
 
 kernel! {
     fn mean_run(
-        window: &Window, counted: Counted, channels: usize, input: &[f32], positions: Range<usize>, out: &mut [f32],
+        window: &Window, counted: Counted, among: Among, input: &[f32], positions: Range<usize>, out: &mut [f32],
     ) = mean_body
 }
 
@@ -80,7 +73,7 @@ unsafe fn mean_body<S: Simd>(
     s: S,
     w: &Window,
     counted: Counted,
-    channels: usize,
+    among: Among,
     input: &[f32],
     positions: Range<usize>,
     out: &mut [f32],
@@ -90,7 +83,7 @@ unsafe fn mean_body<S: Simd>(
         s.splat(1.0 / count as f32)
     };
     // SAFETY: the caller's promise.
-    unsafe { pool_body(s, w, channels, input, positions, out, 0.0, |a, b| s.add(a, b), share) }
+    unsafe { pool_body(s, w, among, input, positions, out, 0.0, |a, b| s.add(a, b), share) }
 }
 
 /// Folds what is under the window, from `start` on, and multiplies that by `share` of the number of pixels that it is of.
@@ -99,7 +92,7 @@ unsafe fn mean_body<S: Simd>(
 unsafe fn pool_body<S: Simd>(
     s: S,
     w: &Window,
-    channels: usize,
+    among: Among,
     input: &[f32],
     positions: Range<usize>,
     out: &mut [f32],
@@ -107,7 +100,8 @@ unsafe fn pool_body<S: Simd>(
     fold: impl Fn(S::V, S::V) -> S::V,
     share: impl Fn(usize) -> S::V,
 ) {
-    for (at, out) in positions.zip(out.chunks_exact_mut(channels)) {
+    let channels = among.channels;
+    for (at, out) in positions.zip(out.chunks_exact_mut(among.pitch)) {
         let (y, x) = (at / w.output[1], at % w.output[1]);
         let (rows, columns) = (w.inside(0, y), w.inside(1, x));
         let share = share(rows.len() * columns.len());
@@ -129,7 +123,7 @@ unsafe fn pool_body<S: Simd>(
                             }
                         }
                         for (v, folded) in folded.into_iter().enumerate() {
-                            s.store(out.as_mut_ptr().add(channel + v * S::LANES), s.mul(folded, share));
+                            s.store(out.as_mut_ptr().add(among.first + channel + v * S::LANES), s.mul(folded, share));
                         }
                     }
                     channel += $count * S::LANES;
@@ -203,7 +197,7 @@ unsafe fn add_body<S: Simd>(s: S, a: &[f32], b: Option<&[f32]>, limits: [f32; 2]
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test::{close, noise};
+    use crate::test::{amongs, close, noise, taken};
     use proptest::prelude::*;
 
     proptest! {
@@ -214,9 +208,10 @@ mod tests {
                 let channels = vectors * isa.lanes();
                 let input = noise(seed, w.input[0] * w.input[1] * channels);
                 let all = w.positions();
-                for positions in [0..all, all / 3..all - all / 4] {
-                    let mut out = vec![f32::NAN; positions.len() * channels];
-                    max_pool(isa, &w, channels, &input, positions.clone(), &mut out);
+                for (positions, among) in [0..all, all / 3..all - all / 4].into_iter().zip(amongs(isa, channels)) {
+                    let mut out = vec![f32::NAN; positions.len() * among.pitch];
+                    max_pool(isa, &w, among, &input, positions.clone(), &mut out);
+                    let out = taken(among, &out);
                     let mut wanted = vec![];
                     for at in positions {
                         for c in 0..channels {
@@ -238,8 +233,10 @@ mod tests {
                 let channels = vectors * isa.lanes();
                 let input = noise(seed, w.input[0] * w.input[1] * channels);
                 let positions = w.positions() / 3..w.positions();
-                let mut out = vec![f32::NAN; positions.len() * channels];
-                mean_pool(isa, &w, counted, channels, &input, positions.clone(), &mut out);
+                let among = amongs(isa, channels)[(seed % 2) as usize];
+                let mut out = vec![f32::NAN; positions.len() * among.pitch];
+                mean_pool(isa, &w, counted, among, &input, positions.clone(), &mut out);
+                let out = taken(among, &out);
                 let mut wanted = vec![];
                 for at in positions {
                     for c in 0..channels {

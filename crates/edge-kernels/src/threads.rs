@@ -307,4 +307,42 @@ mod tests {
             assert_eq!(done.into_inner(), 10);
         }
     }
+
+    /// Time on a processor of a thread of this process in ticks, and whether it sleeps.
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn used(task: &std::path::Path) -> (u64, bool) {
+        let stat = std::fs::read_to_string(task.join("stat")).unwrap();
+        // After the name, which may hold anything: the state, and the 12th and 13th number after it.
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks = |at: usize| fields[at].parse::<u64>().unwrap();
+        (ticks(11) + ticks(12), fields[0] == "S")
+    }
+
+    #[test]
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn idle_threads_sleep() {
+        let mut threads = Threads::new(4);
+        let (tasks, all) = (Mutex::new(vec![]), std::sync::Barrier::new(4));
+        // Every thread takes one piece: none is done before all have begun.
+        threads.run(4, &|thread, _| {
+            if thread > 0 {
+                let me = std::fs::read_link("/proc/thread-self").unwrap();
+                tasks.lock().unwrap().push(std::path::Path::new("/proc").join(me));
+            }
+            all.wait();
+        });
+        let tasks = tasks.into_inner().unwrap();
+        assert_eq!(tasks.len(), 3);
+        // However busy the machine is, they get a turn within a minute.
+        let asleep = || tasks.iter().all(|task| used(task).1);
+        let sleeps = (0..6000).any(|_| asleep() || (std::thread::sleep(Duration::from_millis(10)), false).1);
+        assert!(sleeps, "threads without work go on looking for it");
+        let before: Vec<u64> = tasks.iter().map(|task| used(task).0).collect();
+        std::thread::sleep(Duration::from_secs(1));
+        for (task, before) in tasks.iter().zip(before) {
+            let (now, sleeps) = used(task);
+            assert!(sleeps && now <= before + 1, "{} ticks in an idle second", now - before);
+        }
+        threads.run(4, &|_, _| {});
+    }
 }

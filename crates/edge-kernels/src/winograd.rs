@@ -8,7 +8,7 @@
 
 use crate::gemm::{Epilogue, Places, Weights, gemm};
 use crate::simd::{Simd, kernel};
-use crate::{Isa, Window};
+use crate::{Among, Isa, Window};
 use std::ops::Range;
 
 /// Values of a transformed tile.
@@ -107,7 +107,8 @@ impl Winograd {
     }
 
     /// Computes the result's rows under some rows of tiles, as many as [`Self::rows`] says at most. `out` and the epilogue's
-    /// residual are of those rows, [`Self::n`] values for each position.
+    /// residual are of those rows, [`Self::n`] values for each position, in `out` perhaps among others; there is no residual
+    /// then.
     ///
     /// # Panics
     /// Where the lengths do not belong together.
@@ -117,13 +118,15 @@ impl Winograd {
         rows: Range<usize>,
         epilogue: &Epilogue<'_>,
         scratch: &mut [f32],
+        among: Among,
         out: &mut [f32],
     ) {
         let (w, [height, columns], n) = (&self.window, tiles(&self.window), self.n());
         let made = 2 * rows.start..(2 * rows.end).min(w.output[0]);
         assert!(rows.start < rows.end && rows.end <= height);
         assert_eq!(input.len(), w.input[0] * w.input[1] * self.channels);
-        assert_eq!(out.len(), made.len() * w.output[1] * n);
+        among.check(made.len() * w.output[1], out.len());
+        assert!(among.channels == n && (epilogue.residual.is_none() || among.is_alone()));
         assert!(epilogue.bias.len() == n && epilogue.residual.is_none_or(|r| r.len() == out.len()));
         let count = rows.len() * columns;
         let (pixels, sums) = scratch[..self.scratch(rows.len())].split_at_mut(count * VALUES * self.channels);
@@ -135,7 +138,7 @@ impl Winograd {
             gemm(pixels, Places { starts: &self.starts[..count], pitch: 0 }, filter, &nothing, sums);
         }
         // SAFETY: as above.
-        unsafe { output_run(self.isa, w, n, sums, rows, epilogue, out) }
+        unsafe { output_run(self.isa, w, among, sums, rows, epilogue, out) }
     }
 }
 
@@ -210,7 +213,7 @@ unsafe fn input_body<S: Simd>(s: S, w: &Window, channels: usize, input: &[f32], 
 
 kernel! {
     fn output_run(
-        w: &Window, n: usize, sums: &[f32], rows: Range<usize>, epilogue: &Epilogue<'_>, out: &mut [f32],
+        w: &Window, among: Among, sums: &[f32], rows: Range<usize>, epilogue: &Epilogue<'_>, out: &mut [f32],
     ) = output_body
 }
 
@@ -219,13 +222,13 @@ kernel! {
 unsafe fn output_body<S: Simd>(
     s: S,
     w: &Window,
-    n: usize,
+    among: Among,
     sums: &[f32],
     rows: Range<usize>,
     epilogue: &Epilogue<'_>,
     out: &mut [f32],
 ) {
-    let [height, width] = w.output;
+    let ([height, width], n) = (w.output, among.channels);
     let columns = width.div_ceil(2);
     let pitch = sums.len() / VALUES;
     let minus = s.splat(-1.0);
@@ -254,7 +257,7 @@ unsafe fn output_body<S: Simd>(
                             if 2 * y + i >= height || 2 * x + j >= width {
                                 continue;
                             }
-                            let at = ((2 * row + i) * width + 2 * x + j) * n + column;
+                            let at = ((2 * row + i) * width + 2 * x + j) * among.pitch + among.first + column;
                             let mut value = s.add(value, bias);
                             if let Some(residual) = epilogue.residual {
                                 value = s.add(value, s.load(residual.as_ptr().add(at)));
@@ -271,7 +274,7 @@ unsafe fn output_body<S: Simd>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test::noise;
+    use crate::test::{amongs, noise, taken};
     use proptest::prelude::*;
 
     proptest! {
@@ -290,16 +293,18 @@ mod tests {
                 let input = noise(seed + 1, size[0] * size[1] * channels);
                 let bias = noise(seed + 2, n);
                 let residual = noise(seed + 3, w.positions() * n);
-                let mut out = vec![f32::NAN; w.positions() * n];
+                let among = amongs(isa, n)[usize::from(!added && seed % 2 == 0)];
+                let mut out = vec![f32::NAN; w.positions() * among.pitch];
                 let rows = layer.rows(threads);
                 let mut scratch = vec![f32::NAN; layer.scratch(rows)];
-                let piece = 2 * rows * w.output[1] * n;
+                let piece = 2 * rows * w.output[1] * among.pitch;
                 for (at, out) in out.chunks_mut(piece).enumerate() {
                     let end = ((at + 1) * rows).min(w.output[0].div_ceil(2));
                     let residual = added.then(|| &residual[at * piece..at * piece + out.len()]);
                     let epilogue = Epilogue { bias: &bias, residual, low: -1.5, high: f32::INFINITY };
-                    layer.run(&input, at * rows..end, &epilogue, &mut scratch, out);
+                    layer.run(&input, at * rows..end, &epilogue, &mut scratch, among, out);
                 }
+                let out = taken(among, &out);
                 for at in 0..w.positions() {
                     for o in 0..outputs {
                         let mut sum = f64::from(bias[o]) + if added { f64::from(residual[at * n + o]) } else { 0.0 };

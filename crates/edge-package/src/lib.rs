@@ -51,8 +51,8 @@ pub use container::{FORMAT_VERSION, Head, MAGIC, Signed, TrustPolicy, Verified, 
 pub use content::{Content, Kind};
 pub use error::PackageError;
 pub use manifest::{
-    Activation, Golden, GoldenSource, InputSpec, Label, MAX_GOLDENS, MAX_LABELS, Manifest, ModelInfo, Part, Precision,
-    Tolerance, UNKNOWN, Version,
+    Activation, CPU_FLOAT16, Golden, GoldenSource, InputSpec, Label, MAX_GOLDENS, MAX_LABELS, Manifest, ModelInfo,
+    Part, Precision, Tolerance, UNKNOWN, Version,
 };
 pub use metadata::{
     Metadata, MetadataError, QUANTIZATION, Resize, activation_from_name, label_json, number_json, parse_labels,

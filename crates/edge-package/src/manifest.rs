@@ -181,6 +181,9 @@ pub enum GoldenSource {
 
 /// The backend that [`Manifest::tolerance`] is for: the logits of golden samples come from it.
 const CPU: &str = "cpu";
+/// The name in [`Manifest::tolerances`] that is for the backend `cpu` where it computes in float16 arithmetic, which it does only
+/// for packages that have it: then it was measured what that costs, and a golden sample tells when it is more.
+pub const CPU_FLOAT16: &str = "cpu-float16";
 /// TensorRT computes a float network in float16, which has 11 bits of precision and loses some of them in every layer. Chosen
 /// with that in mind, and not measured on a GPU yet.
 const FLOAT16_TOLERANCE: f32 = 0.02;
@@ -389,6 +392,11 @@ impl Manifest {
             }
             (_, tolerance) => tolerance,
         }
+    }
+
+    /// Whether matrix products of float16 weights may be computed in float16 arithmetic; see [`CPU_FLOAT16`].
+    pub fn allows_float16(&self) -> bool {
+        self.tolerances.iter().any(|(name, _)| name == CPU_FLOAT16)
     }
 
     /// Refuses a runtime older than the package asks for.

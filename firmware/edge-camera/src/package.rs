@@ -22,6 +22,8 @@ use std::time::Instant;
 const DEFAULT_MODEL: Option<&[u8]> = Some(include_bytes!("../../../models/efficientnet-lite0/efficientnet-lite0.onnx"));
 #[cfg(not(feature = "default-model"))]
 const DEFAULT_MODEL: Option<&[u8]> = None;
+/// How far float16 arithmetic may be off with it, of the largest logit: what `edge-pack` measures when it packages it.
+const DEFAULT_FLOAT16: f32 = 0.02;
 
 /// A package that runs here.
 pub struct Model {
@@ -256,7 +258,8 @@ pub fn named(package: &VerifiedPackage) -> String {
 fn built_in(options: &LoadOptions, trust: &TrustPolicy) -> anyhow::Result<VerifiedPackage> {
     let onnx = DEFAULT_MODEL
         .ok_or_else(|| anyhow!("this build has no built-in model; say which package to run with --package"))?;
-    let recipe = Recipe { name: "efficientnet-lite0".into(), ..Recipe::default() };
+    let float16_tolerance = Some(DEFAULT_FLOAT16);
+    let recipe = Recipe { name: "efficientnet-lite0".into(), float16_tolerance, ..Recipe::default() };
     let bytes = recipe.prepare(onnx, options)?.package(onnx.to_vec(), None)?;
     Ok(VerifiedPackage::from_bytes(bytes, trust)?)
 }

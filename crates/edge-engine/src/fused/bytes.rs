@@ -2,6 +2,7 @@
 
 use super::graph::{Conv, Dense, Filter, Layer, OPEN, Quant, Value};
 use super::plan::{MOST, Planner, STRIP, borders, hwc};
+use super::products::places;
 use super::rows::{Requantize, Rows8, Whole};
 use super::step::{Input, Pieces, Step, Work};
 use edge_kernels::{Affine, Depthwise, Im2col, Quads, Weights8, Window};
@@ -45,16 +46,14 @@ impl Planner<'_> {
             size = [0, 1].map(|i| edges[0][i] + size[i] + edges[1][i]);
         }
         let inside = conv.first.is_none() && window.before == edges[0];
-        let starts = if inside && self.isa.has_quads() { self.starts(&window, size, pixel)? } else { None };
+        let starts = if inside && self.isa.has_quads() { self.starts(&window, size, [pixel, 0])? } else { None };
         let lie = if taps == 1 { channels } else { pixel };
         let direct = starts.filter(|_| taps == 1 || *input == Input::Picture || 8 * lie <= 9 * channels);
-        let value = |per: usize, row: usize, o: usize| match (row / per, row % per) {
-            (tap, channel) if channel < channels => inner.values[(o * channels + channel) * taps + tap],
-            _ => 0,
-        };
+        let value = |at: Option<usize>, o: usize| at.map_or(0, |at| inner.values[o * channels * taps + at]);
         let quads = direct.and_then(|starts| {
+            let places = places(taps, lie, channels);
             let weights = Quads::pack(self.isa, taps * lie, made.c, window.kernel[0], read.zero as u8, |row, o| {
-                value(lie, row, o)
+                value(places[row], o)
             });
             Some((starts, weights?))
         });
@@ -70,7 +69,8 @@ impl Planner<'_> {
                 if *input == Input::Picture {
                     *input = self.import(layer.inputs[0], 3, [[0; 2]; 2], &layer.nodes, steps)?;
                 }
-                let value = |row: usize, o: usize| value(channels, row, o);
+                let places = places(taps, channels, channels);
+                let value = |row: usize, o: usize| value(places[row], o);
                 self.whole(rows, [channels * taps, made.c], read, made.pixels(), value)?
             }
         };

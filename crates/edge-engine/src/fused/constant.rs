@@ -186,6 +186,12 @@ impl<'a> Constants<'a> {
         })
     }
 
+    /// The values of a constant as float32, or an error that names it.
+    pub fn values(&self, name: &str) -> Result<Vec<f32>, String> {
+        let values = self.floats(name).map(|f| f.1);
+        values.ok_or_else(|| format!("the constant {name:?} has not the size that it says"))
+    }
+
     /// The values of a constant, with its dimensions; of one that is stored in whole numbers, what they stand for.
     pub fn floats(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
         let Constant { tensor, scales } = self.found.get(name)?;

@@ -2,7 +2,11 @@
 
 use super::constant::Constants;
 use super::graph::Filter;
-use edge_kernels::{Isa, Small, Weights};
+use edge_kernels::{Float16, Isa, Small, Weights};
+
+/// So few weights become float32 once, on a processor that multiplies nothing smaller: half a megabyte of memory at most, where
+/// they would be decoded for every strip of a picture's many. What is simulated stays as small as it is.
+const FEW: usize = if cfg!(target_arch = "x86_64") { 1 << 17 } else { 0 };
 
 /// Weights and a factor for each output.
 pub struct Matrix {
@@ -26,9 +30,7 @@ impl Matrix {
             factor.iter_mut().zip(scale).for_each(|(f, s)| *f *= s);
             Kept::Bytes(bytes)
         } else {
-            let values = constants.floats(&filter.name).map(|f| f.1);
-            let missing = || format!("the constant {:?} has not the size that it says", filter.name);
-            Kept::Floats(values.ok_or_else(missing)?)
+            Kept::Floats(constants.values(&filter.name)?)
         };
         match factor.len() == outputs && factor.iter().all(|f| f.is_finite()) {
             true => Ok(Matrix { kept, factor }),
@@ -53,16 +55,33 @@ impl Matrix {
         }
     }
 
-    /// Packs a matrix of `k` rows, whose value in a row and of an output is the one at that place, or zero.
-    pub fn pack(&self, isa: Isa, k: usize, runs: usize, place: impl Fn(usize, usize) -> Option<usize>) -> Weights {
+    /// Packs a matrix of `k` rows, whose value in a row and of an output is the one at that place, or zero. Products with
+    /// float16 weights are computed as `float16` says.
+    pub fn pack(
+        &self,
+        isa: Isa,
+        float16: Float16,
+        k: usize,
+        runs: usize,
+        place: impl Fn(usize, usize) -> Option<usize>,
+    ) -> Weights {
         let factor = &self.factor;
         match &self.kept {
             Kept::Floats(values) => Weights::pack(isa, k, factor.len(), runs, |row, o| {
                 place(row, o).map_or(0.0, |at| values[at] * factor[o])
             }),
+            Kept::Halves(values) if values.len() <= FEW && float16 != Float16::Simulated => {
+                let value = |at: usize| half::f16::from_bits(values[at]).to_f32();
+                let value = |row: usize, o: usize| place(row, o).map_or(0.0, |at| value(at) * factor[o]);
+                Weights::pack(isa, k, factor.len(), runs, value).widened()
+            }
+            Kept::Bytes(values) if values.len() <= FEW => {
+                let value = |row: usize, o: usize| place(row, o).map_or(0.0, |at| f32::from(values[at]) * factor[o]);
+                Weights::pack(isa, k, factor.len(), runs, value)
+            }
             Kept::Halves(values) => {
                 let value = |row: usize, o: usize| place(row, o).map_or(0, |at| values[at]);
-                Weights::pack_small(isa, k, factor, runs, Small::Halves(&value))
+                Weights::pack_small(isa, k, factor, runs, Small::Halves(&value)).in_float16(float16)
             }
             Kept::Bytes(values) => {
                 let value = |row: usize, o: usize| place(row, o).map_or(0, |at| values[at]);

@@ -7,6 +7,7 @@
 //!
 //! What is not understood, with all that comes after it, is left to tract: [`Lowered::rest`] is the ONNX graph of it.
 
+mod beside;
 mod bytes;
 mod constant;
 mod count;
@@ -24,7 +25,7 @@ mod step;
 use crate::onnx::node_name;
 use crate::{OnnxModel, StepCost};
 pub use constant::{Attributes, Constants, tensor_floats};
-use edge_kernels::{Function, Isa, Threads};
+use edge_kernels::{Float16, Function, Isa, Threads};
 use edge_package::InputSpec;
 use graph::{Form, Value};
 use plan::Plan;
@@ -82,6 +83,7 @@ pub fn lower(
     outputs: &[&str],
     isa: Isa,
     threads: usize,
+    float16: Float16,
 ) -> Result<Lowered, String> {
     let model = &onnx.proto;
     let graph = model.graph.as_ref().ok_or("there is no graph")?;
@@ -104,9 +106,9 @@ pub fn lower(
     let mut ends = cut;
     let layers = fuse::fuse(reading.layers, &reading.values, &reading.constants, &mut ends);
     let threads = Threads::new(threads);
-    let plan = plan::plan(isa, threads.count(), &layers, &reading.values, &reading.constants, &ends)?;
+    let plan = plan::plan(isa, float16, threads.count(), &layers, &reading.values, &reading.constants, &ends)?;
     let infos: Vec<StepInfo> = plan.steps.iter().map(|s| info(s, graph)).collect();
-    let costs = plan.steps.iter().map(count::cost).collect();
+    let costs = plan.steps.iter().map(|s| count::cost(s, float16 != Float16::Never)).collect();
     let refused: Vec<usize> = reading.refused.iter().map(|r| r.0).collect();
     let rest = (!refused.is_empty()).then(|| rest(model, graph, &reading.constants, &refused, &made, outputs));
     let refused = reading.refused.into_iter().map(|(n, why)| (node_name(&graph.node[n]), why)).collect();
@@ -197,10 +199,11 @@ fn info(step: &step::Step, graph: &GraphProto) -> StepInfo {
                 Rows::Im2col(i) => format!("{} im2col, ", window(&i.window)),
                 Rows::Depthwise(d, then) => format!("depthwise {}{}, ", window(d.window()), named(then)),
                 Rows::Scaled(..) => "scale, ".into(),
-                Rows::Gated(_) => "gate, ".into(),
+                Rows::Gated(..) => "gate, ".into(),
             };
             let sum = if residual.is_some() { ", sum" } else { "" };
-            format!("{rows}matrix {}x{}x{}{sum}{}", pieces.positions, weights.k(), weights.n(), named(function))
+            let kind = if weights.is_in_float16() { "float16 matrix" } else { "matrix" };
+            format!("{rows}{kind} {}x{}x{}{sum}{}", pieces.positions, weights.k(), weights.n(), named(function))
         }
         Work::Winograd { layer, residual, function, .. } => {
             let sum = if residual.is_some() { ", sum" } else { "" };
@@ -235,7 +238,10 @@ fn info(step: &step::Step, graph: &GraphProto) -> StepInfo {
         Work::Apply { function, .. } => name(function).into(),
         Work::Multiply { .. } => "product".into(),
         Work::Scale { .. } => "gate".into(),
-        Work::Concat { parts, .. } => format!("{} values beside each other", parts.len()),
+        Work::Concat { parts, count, .. } => match parts.len() {
+            0 => format!("{count} values beside each other, where they were made"),
+            copied => format!("{count} values beside each other, {copied} of them copied"),
+        },
         Work::Softmax { .. } => "softmax".into(),
     };
     StepInfo { nodes: step.nodes.iter().map(|n| node_name(&graph.node[*n])).collect(), what, macs: step.macs }
@@ -281,6 +287,12 @@ impl Network {
                 });
             }
         });
+    }
+
+    /// Whether any of its matrix products is computed in float16 arithmetic.
+    pub fn is_in_float16(&self) -> bool {
+        let float16 = |work: &Work| matches!(work, Work::Conv { weights, .. } if weights.is_in_float16());
+        self.plan.steps.iter().any(|s| float16(&s.work))
     }
 
     /// What each of its steps costs.

@@ -1,12 +1,13 @@
 //! Layers to steps: weights packed, buffers assigned, work cut into strips. Matrix products are in `products.rs`, what
 //! computes with bytes is in `bytes.rs`.
 
+use super::beside::Homes;
 use super::bytes::rescale;
 use super::constant::Constants;
 use super::graph::{Conv, Form, Id, Kind, Layer, OPEN, Op, Quant, Value};
 use super::rows::Starts;
 use super::step::{Input, Memory, Part, Pieces, Scratch, Step, Work};
-use edge_kernels::{Buffer, Import, Isa, Plain, Strides, Window, row_step};
+use edge_kernels::{Among, Buffer, Float16, Import, Isa, Plain, Strides, Window, row_step};
 
 /// What rows of A may take of the second-level cache while a block of k is worked on, in bytes.
 pub const BLOCK: usize = 192 << 10;
@@ -34,6 +35,7 @@ pub struct Plan {
 /// Plans `layers`. `values` are those of the reading; `outputs` are kept to the end.
 pub fn plan(
     isa: Isa,
+    float16: Float16,
     threads: usize,
     layers: &[Layer],
     values: &[Value],
@@ -42,11 +44,13 @@ pub fn plan(
 ) -> Result<Plan, String> {
     let mut planner = Planner {
         isa,
+        float16,
         threads,
         values,
         constants,
         floats: vec![],
         bytes: vec![],
+        homes: Homes::find(isa, layers, values, outputs),
         place: vec![None; values.len()],
         scratch: [0; 3],
         imported: vec![],
@@ -56,13 +60,14 @@ pub fn plan(
     };
     let mut steps = vec![];
     for (at, layer) in layers.iter().enumerate() {
-        let last = |v: Id| !outputs.contains(&v) && !layers[at + 1..].iter().any(|l| l.reads().any(|r| r == v));
         planner.layer(layer, &mut steps)?;
         layer.filters().for_each(|f| constants.done(&f.name));
         // What nobody reads any more makes room for the next.
         for value in layer.reads().chain([layer.output]) {
-            if last(value) {
-                planner.free(value);
+            let home = planner.homes.of(value);
+            let needed = |v: Id| planner.homes.of(v) == home;
+            if !outputs.iter().copied().any(needed) && !layers[at + 1..].iter().any(|l| l.reads().any(needed)) {
+                planner.free(home);
             }
         }
     }
@@ -85,12 +90,15 @@ struct Slot {
 /// What is known while layers become steps.
 pub struct Planner<'a> {
     pub isa: Isa,
+    pub float16: Float16,
     pub threads: usize,
     pub values: &'a [Value],
     pub constants: &'a Constants<'a>,
     floats: Vec<Slot>,
     bytes: Vec<Slot>,
-    /// Where a value lies.
+    /// In whose buffers values lie.
+    homes: Homes,
+    /// The buffer of a value that has one.
     place: Vec<Option<Input>>,
     /// Real numbers, whole ones and bytes in a strip.
     pub scratch: [usize; 3],
@@ -107,6 +115,11 @@ impl Planner<'_> {
     /// Channels of a value, padded.
     pub fn padded(&self, value: &Value) -> usize {
         self.isa.padded(value.c)
+    }
+
+    /// Where the channels of a value lie in its buffer.
+    pub fn among(&self, value: Id) -> Among {
+        self.homes.among(self.isa, self.values, value)
     }
 
     /// A buffer of `size` values, bytes or real numbers.
@@ -126,7 +139,7 @@ impl Planner<'_> {
     }
 
     fn input(&self, value: Id) -> Result<Input, String> {
-        match (self.place[value], value) {
+        match (self.place[self.homes.of(value)], value) {
             (Some(place), _) => Ok(place),
             (None, 0) => Ok(Input::Picture),
             (None, _) => Err(format!("the value {:?} is read after its end", self.values[value].name)),
@@ -170,22 +183,27 @@ impl Planner<'_> {
         };
         let scaled = scaled.map(|(_, by, _)| *by);
         let work = Work::Import { import, quant, scaled };
-        let (size, read) = (import.len(), 4 * picture.pixels() * picture.c);
-        steps.push(Step { nodes, work, input: Input::Picture, out, size, read, macs: 0, depthwise: 0 });
+        let (size, among, read) = (import.len(), Among::alone(pixel), 4 * picture.pixels() * picture.c);
+        steps.push(Step { nodes, work, input: Input::Picture, out, size, among, read, macs: 0, depthwise: 0 });
         self.imported.push((value, import, out));
         Ok(out)
     }
 
-    /// Where the rows of a convolution lie in a picture whose pixels are `pixel` values apart, all of it under the window:
-    /// `None` where a row is none of a few runs of values.
-    pub fn starts(&self, w: &Window, [h, width]: [usize; 2], pixel: usize) -> Result<Option<Starts>, String> {
+    /// Where the rows of a convolution lie in a picture whose pixels are `pixel` values apart, the first at `first`, all of it
+    /// under the window: `None` where a row is none of a few runs of values.
+    pub fn starts(
+        &self,
+        w: &Window,
+        [h, width]: [usize; 2],
+        [pixel, first]: [usize; 2],
+    ) -> Result<Option<Starts>, String> {
         let reach = |i: usize| (w.output[i] - 1) * w.stride[i] + (w.kernel[i] - 1) * w.dilation[i];
         if reach(0) >= h || reach(1) >= width || (w.dilation[1] > 1 && w.kernel[1] > 1) {
             return Ok(None);
         }
         let place = |at: usize| {
             let (y, x) = (at / w.output[1], at % w.output[1]);
-            (y * w.stride[0] * width + x * w.stride[1]) * pixel
+            (y * w.stride[0] * width + x * w.stride[1]) * pixel + first
         };
         let starts = (0..w.positions()).map(|at| u32::try_from(place(at)).map_err(|e| e.to_string()));
         Ok(Some(Starts { starts: starts.collect::<Result<_, _>>()?, pitch: w.dilation[0] * width * pixel }))
@@ -202,7 +220,8 @@ impl Planner<'_> {
     fn layer(&mut self, layer: &Layer, steps: &mut Vec<Step>) -> Result<(), String> {
         let values = self.values;
         let (made, source) = (&values[layer.output], &values[layer.inputs[0]]);
-        let size = made.pixels() * self.padded(made);
+        let among = self.among(layer.output);
+        let size = made.pixels() * among.pitch;
         if matches!(layer.op, Op::Quantize) && layer.inputs[0] == 0 && self.input(0)? == Input::Picture {
             self.place[layer.output] = Some(Input::Picture);
             self.quantizing.clone_from(&layer.nodes);
@@ -283,12 +302,17 @@ impl Planner<'_> {
                 Work::Scale { by, channels: self.padded(made), pieces: self.pieces(made.pixels(), MOST) }
             }
             (Op::Concat, None) => {
-                let mut parts = vec![];
+                let (mut parts, mut first) = (vec![], among.first);
                 for id in &layer.inputs {
-                    let (value, slot) = (&values[*id], self.second(*id, layer, steps, false)?);
-                    parts.push(Part { slot, channels: value.c, pixel: self.padded(value) });
+                    let value = &values[*id];
+                    if self.homes.of(*id) != self.homes.of(layer.output) {
+                        let (slot, from) = (self.second(*id, layer, steps, false)?, self.among(*id));
+                        parts.push(Part { slot, from, channels: value.c, first });
+                    }
+                    first += value.c;
                 }
-                Work::Concat { parts, channels: self.padded(made), pieces: self.pieces(made.pixels(), MOST) }
+                let (count, pieces) = (layer.inputs.len(), self.pieces(made.pixels(), MOST));
+                Work::Concat { parts, count, padding: among.first + made.c..among.first + among.channels, pieces }
             }
             (Op::Average, None) => Work::Average { channels: self.padded(made), pixels: source.pixels() },
             (Op::Average, Some(quant)) => self.average_bytes(source, made, quant)?,
@@ -299,13 +323,20 @@ impl Planner<'_> {
             }
             _ => return Err("a layer was left over".into()),
         };
-        let out = self.take(size, made.quant.is_some());
-        self.place[layer.output] = Some(out);
+        let home = self.homes.of(layer.output);
+        let out = match self.place[home] {
+            Some(place) => place,
+            None => self.take(size, made.quant.is_some()),
+        };
+        self.place[home] = Some(out);
         // A picture's pixels are not padded to whole vectors.
         let pixel = |v: &Value| if v.c == 3 { 3 } else { self.padded(v) };
         let bytes = |v: &Value| v.pixels() * pixel(v) * if v.quant.is_some() { 1 } else { 4 };
-        let read = layer.reads().map(|id| bytes(&values[id])).sum();
-        steps.push(Step { nodes: layer.nodes.clone(), work, input, out, size, read, macs, depthwise });
+        let read = match &work {
+            Work::Concat { parts, .. } => parts.iter().map(|p| 4 * made.pixels() * p.channels).sum(),
+            _ => layer.reads().map(|id| bytes(&values[id])).sum(),
+        };
+        steps.push(Step { nodes: layer.nodes.clone(), work, input, out, size, among, read, macs, depthwise });
         Ok(())
     }
 

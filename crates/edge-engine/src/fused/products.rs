@@ -1,11 +1,11 @@
 //! Convolutions and dense layers of real numbers to steps: weights packed, rows found.
 
-use super::graph::{Conv, Dense, Filter, Layer, OPEN, Prelude, Quant, Value};
+use super::graph::{Conv, Dense, Layer, OPEN, Prelude, Quant, Value};
 use super::matrix::Matrix;
 use super::plan::{BLOCK, FEW, MOST, Planner, SMALL, STRIP, borders, hwc, strides};
 use super::rows::{Rows, Scaled, Starts};
 use super::step::{Input, Pieces, Step, Work};
-use edge_kernels::{Depthwise, Im2col, Window, Winograd, column_step, run_fits};
+use edge_kernels::{Among, Depthwise, Im2col, Window, Winograd, column_step, run_fits};
 
 impl Planner<'_> {
     pub fn conv(
@@ -61,19 +61,21 @@ impl Planner<'_> {
         // As it was handed in, the picture has no pixels of whole vectors.
         let known = *input != Input::Picture || pixel == 3;
         let inside = conv.first.is_none() && conv.read == OPEN && known && (window.before == [0; 2] || pixel == 3);
-        let starts = if inside { self.starts(&window, size, pixel)? } else { None };
+        // Only a pixel by itself is read among others.
+        let among = if pixel == 3 { Among::alone(3) } else { self.among(layer.inputs[0]) };
+        let starts = if inside { self.starts(&window, size, [among.pitch, among.first])? } else { None };
         // Channels that pad a pixel are multiplied, too, but where a pixel is all there is.
         let lie = if taps == 1 { channels } else { pixel };
         let starts = starts.filter(|_| taps == 1 || (run_fits(window.kernel[1] * lie) && 8 * lie <= 9 * channels));
         let prelude = match &conv.prelude {
             None => None,
             Some(_) if conv.first.is_some() => return Err("two layers before a matrix product".into()),
-            Some(Prelude::Gate(gate)) => Some(Rows::Gated(self.second(*gate, layer, steps, false)?)),
+            Some(Prelude::Gate(gate)) => Some(Rows::Gated(self.second(*gate, layer, steps, false)?, among)),
             Some(Prelude::Scale { mul, add, written }) => {
                 let (mut mul, mut add) = (mul.clone(), add.clone());
                 mul.resize(pixel, 0.0);
                 add.resize(pixel, 0.0);
-                Some(Rows::Scaled(Scaled { mul, add, written: *written }))
+                Some(Rows::Scaled(Scaled { mul, add, written: *written }, among))
             }
         };
         let (rows, per, runs) = match (&conv.first, prelude, starts) {
@@ -91,10 +93,9 @@ impl Planner<'_> {
             }
         };
         let k = per * taps;
-        let weights = inner.pack(self.isa, k, runs, |row, o| {
-            let (tap, channel) = (row / per, row % per);
-            (channel < channels).then(|| (o * channels + channel) * taps + tap)
-        });
+        let places = places(taps, per, channels);
+        let weights =
+            inner.pack(self.isa, self.float16, k, runs, |row, o| places[row].map(|at| o * channels * taps + at));
         let mut bias = conv.bias.clone();
         bias.resize(weights.n(), 0.0);
         let row = match &rows {
@@ -118,11 +119,6 @@ impl Planner<'_> {
         n.div_ceil(self.threads * 2).next_multiple_of(column_step(self.isa))
     }
 
-    pub fn filter(&self, filter: &Filter) -> Result<Vec<f32>, String> {
-        let values = self.constants.floats(&filter.name).map(|f| f.1);
-        values.ok_or_else(|| format!("the constant {:?} has not the size that it says", filter.name))
-    }
-
     /// A depthwise convolution; of bytes where what it makes is bytes.
     pub fn depthwise(&self, conv: &Conv, source: &Value, made: Option<Quant>) -> Result<Depthwise, String> {
         if let Some(made) = made {
@@ -136,7 +132,7 @@ impl Planner<'_> {
                 (window.ok_or("a scale of nothing")?, conv.factors.clone())
             }
             Some(filter) => {
-                let mut values = self.filter(filter)?;
+                let mut values = self.constants.values(&filter.name)?;
                 if let Some(scale) = &filter.scale {
                     values.chunks_exact_mut(taps).zip(scale).for_each(|(v, s)| v.iter_mut().for_each(|v| *v *= s));
                 }
@@ -159,7 +155,7 @@ impl Planner<'_> {
             let (pixel, channel) = dense.input.place(at);
             order[pixel * padded + channel] = Some(at);
         }
-        let weights = values.pack(self.isa, order.len(), 1, |row, n| {
+        let weights = values.pack(self.isa, self.float16, order.len(), 1, |row, n| {
             order[row].map(|k| if dense.turned { n * dense.k + k } else { k * dense.n + n })
         });
         let mut bias = dense.bias.clone();
@@ -170,4 +166,11 @@ impl Planner<'_> {
         let (written, function, table) = (dense.written, dense.function, vec![]);
         Ok(Work::Conv { rows, weights, bias, written, function, residual: None, pieces, table, columns })
     }
+}
+
+/// For each row of a filter's matrix, `per` of them a tap, where its value lies among an output's (I,taps); none where it pads a
+/// pixel's channels. Looked up for millions of weights: divisions would take most of the time that a model takes to load.
+pub fn places(taps: usize, per: usize, channels: usize) -> Vec<Option<usize>> {
+    let rows = (0..taps).flat_map(|tap| (0..per).map(move |channel| (tap, channel)));
+    rows.map(|(tap, channel)| (channel < channels).then_some(channel * taps + tap)).collect()
 }

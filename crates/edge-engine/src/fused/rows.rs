@@ -1,7 +1,7 @@
 //! Where a matrix product finds its rows, and what it multiplies them with.
 
 use super::step::Scratch;
-use edge_kernels::{Depthwise, Function, Im2col, Isa, Places, Quads, Scale, Weights8};
+use edge_kernels::{Among, Depthwise, Function, Im2col, Isa, Places, Quads, Scale, Weights8};
 use std::ops::Range;
 
 /// What a matrix product of whole numbers becomes.
@@ -44,10 +44,10 @@ pub enum Rows {
     Im2col(Im2col),
     /// In a strip, made by a depthwise convolution and perhaps a function.
     Depthwise(Box<Depthwise>, Option<Function>),
-    /// In a strip, the input's pixels scaled by channel.
-    Scaled(Scaled),
-    /// In a strip, the input's pixels multiplied by channel with what lies in this buffer.
-    Gated(usize),
+    /// In a strip, the input's pixels, which lie so, scaled by channel.
+    Scaled(Scaled, Among),
+    /// In a strip, the input's pixels, which lie so, multiplied by channel with what lies in this buffer.
+    Gated(usize, Among),
 }
 
 /// Factors and offsets by channel, and limits of what they make.

@@ -3,10 +3,11 @@
 use super::graph::{OPEN, Quant};
 use super::rows::{Requantize, Rows, Rows8, Scaled, Whole};
 use edge_kernels::{
-    Affine, Buffer, Counted, Depthwise, Epilogue, Function, Import, Isa, Places, Quads, Threads, Weights, Window,
-    Winograd, add, apply, average, dequantize, gemm, gemm8, gemm8_float, gemv, max_pool, max_pool_bytes, mean_pool,
-    multiply, quantize, requantize, scale_rows, sum_bytes,
+    Affine, Among, Buffer, Counted, Depthwise, Epilogue, Function, Import, Isa, Places, Quads, Threads, Weights,
+    Window, Winograd, add, apply, average, dequantize, gemm_among, gemm8, gemm8_float, gemv, max_pool, max_pool_bytes,
+    mean_pool, multiply, quantize, requantize, scale_rows, sum_bytes,
 };
+use std::ops::Range;
 
 /// Rows of the picture that are laid out at a time.
 const ROWS: usize = 16;
@@ -51,14 +52,16 @@ pub struct Pieces {
     pub positions: usize,
 }
 
-/// Channels that are put beside others.
+/// Channels that are copied beside others.
 pub struct Part {
     /// The buffer that they lie in.
     pub slot: usize,
+    /// Where in it.
+    pub from: Among,
     /// How many.
     pub channels: usize,
-    /// Values from one pixel to the next.
-    pub pixel: usize,
+    /// Where in a pixel they go.
+    pub first: usize,
 }
 
 /// What a step does.
@@ -115,8 +118,8 @@ pub enum Work {
     Multiply { other: usize, chunk: usize },
     /// Pixels multiplied by channel.
     Scale { by: usize, channels: usize, pieces: Pieces },
-    /// Channels beside each other.
-    Concat { parts: Vec<Part>, channels: usize, pieces: Pieces },
+    /// Channels beside each other: these parts of so many are copied, the others were made there; and what pads a pixel.
+    Concat { parts: Vec<Part>, count: usize, padding: Range<usize>, pieces: Pieces },
     /// Softmax of the first `count` values.
     Softmax { count: usize },
 }
@@ -131,8 +134,10 @@ pub struct Step {
     pub input: Input,
     /// The buffer that it writes.
     pub out: Input,
-    /// How many values of it.
+    /// How many values of it, with those that it leaves as they are.
     pub size: usize,
+    /// Where in it the channels lie that it writes.
+    pub among: Among,
     /// Bytes that it reads beside its weights.
     pub read: usize,
     /// Multiplications, each with an addition.
@@ -183,7 +188,7 @@ impl Step {
         threads: &mut Threads,
         out: &mut [f32],
     ) {
-        let input = lend(self.input, picture, memory);
+        let (input, among) = (lend(self.input, picture, memory), self.among);
         let other = |slot: &Option<usize>| slot.map(|slot| &memory.floats[slot][..self.size]);
         match &self.work {
             Work::Import { import, scaled, .. } => {
@@ -197,11 +202,6 @@ impl Step {
                 });
             }
             Work::Conv { rows, weights, bias, written, function, residual, pieces, table, columns } => {
-                let then = |function: &Option<Function>, values: &mut [f32]| {
-                    if let Some(function) = function {
-                        apply(isa, *function, values);
-                    }
-                };
                 let added = other(residual);
                 let epilogue = |first: usize, len: usize| Epilogue {
                     bias,
@@ -214,47 +214,49 @@ impl Step {
                     threads.chunks(out, *columns, scratch, |piece, out, _| {
                         let first = piece * columns;
                         gemv(input, weights, first, &epilogue(first, out.len()), out);
-                        then(function, out);
+                        then(isa, function, Among::alone(out.len()), out);
                     });
                     return;
                 }
-                let n = weights.n();
-                threads.chunks(out, pieces.size * n, scratch, |piece, out, scratch| {
+                threads.chunks(out, pieces.size * among.pitch, scratch, |piece, out, scratch| {
                     let first = piece * pieces.size;
-                    let count = out.len() / n;
+                    let count = out.len() / among.pitch;
                     let positions = first..first + count;
-                    let epilogue = epilogue(first * n, out.len());
+                    let epilogue = epilogue(first * among.pitch, out.len());
                     let k = weights.k();
-                    let pixels = positions.start * k..positions.end * k;
+                    let pixels = |from: &Among| &input[positions.start * from.pitch..positions.end * from.pitch];
                     let row = if let Rows::Depthwise(d, _) = rows { d.channels() } else { k };
                     let strip = match rows {
                         Rows::Direct(_) => &mut [],
                         _ => &mut scratch.floats[..count * row],
                     };
                     match rows {
-                        Rows::Direct(rows) => gemm(input, rows.lend(positions), weights, &epilogue, out),
-                        Rows::Im2col(im2col) => im2col.run(input, positions, strip),
+                        Rows::Direct(rows) => {
+                            gemm_among(input, rows.lend(positions.clone()), weights, &epilogue, among, out);
+                        }
+                        Rows::Im2col(im2col) => im2col.run(input, positions.clone(), strip),
                         Rows::Depthwise(depthwise, function) => {
-                            depthwise.run(&input[..depthwise.input_len()], positions, strip);
-                            then(function, strip);
+                            depthwise.run(&input[..depthwise.input_len()], positions.clone(), strip);
+                            then(isa, function, Among::alone(row), strip);
                         }
-                        Rows::Scaled(Scaled { mul, add, written }) => {
-                            scale_rows(isa, &input[pixels], mul, Some(add), *written, strip);
+                        Rows::Scaled(Scaled { mul, add, written }, from) => {
+                            scale_rows(isa, *from, pixels(from), mul, Some(add), *written, strip);
                         }
-                        Rows::Gated(by) => {
-                            scale_rows(isa, &input[pixels], &memory.floats[*by][..k], None, OPEN, strip);
+                        Rows::Gated(by, from) => {
+                            scale_rows(isa, *from, pixels(from), &memory.floats[*by][..k], None, OPEN, strip);
                         }
                     }
                     if !matches!(rows, Rows::Direct(_)) {
-                        gemm(strip, Places { starts: &table[..count], pitch: 0 }, weights, &epilogue, out);
+                        let rows = Places { starts: &table[..count], pitch: 0 };
+                        gemm_among(strip, rows, weights, &epilogue, among, out);
                     }
-                    then(function, out);
+                    then(isa, function, among, out);
                 });
             }
             Work::Winograd { layer, bias, written, function, residual, rows } => {
                 let w = layer.window();
                 let input = &input[..w.input[0] * w.input[1] * layer.channels()];
-                let (added, row) = (other(residual), 2 * w.output[1] * layer.n());
+                let (added, row) = (other(residual), 2 * w.output[1] * among.pitch);
                 threads.chunks(out, rows * row, scratch, |piece, out, scratch| {
                     let (first, at) = (piece * rows, piece * rows * row);
                     let epilogue = Epilogue {
@@ -263,10 +265,9 @@ impl Step {
                         low: written[0],
                         high: written[1],
                     };
-                    layer.run(input, first..first + out.len().div_ceil(row), &epilogue, &mut scratch.floats, out);
-                    if let Some(function) = function {
-                        apply(isa, *function, out);
-                    }
+                    let rows = first..first + out.len().div_ceil(row);
+                    layer.run(input, rows, &epilogue, &mut scratch.floats, among, out);
+                    then(isa, function, among, out);
                 });
             }
             Work::Depthwise { depthwise, pieces, function } => {
@@ -275,23 +276,21 @@ impl Step {
                 threads.chunks(out, pieces.size * channels, scratch, |piece, out, _| {
                     let first = piece * pieces.size;
                     depthwise.run(input, first..first + out.len() / channels, out);
-                    if let Some(function) = function {
-                        apply(isa, *function, out);
-                    }
+                    then(isa, function, among, out);
                 });
             }
             Work::MaxPool { window, channels, pieces } => {
                 let input = &input[..window.input[0] * window.input[1] * channels];
-                threads.chunks(out, pieces.size * channels, scratch, |piece, out, _| {
+                threads.chunks(out, pieces.size * among.pitch, scratch, |piece, out, _| {
                     let first = piece * pieces.size;
-                    max_pool(isa, window, *channels, input, first..first + out.len() / channels, out);
+                    max_pool(isa, window, among, input, first..first + out.len() / among.pitch, out);
                 });
             }
             Work::MeanPool { window, counted, channels, pieces } => {
                 let input = &input[..window.input[0] * window.input[1] * channels];
-                threads.chunks(out, pieces.size * channels, scratch, |piece, out, _| {
+                threads.chunks(out, pieces.size * among.pitch, scratch, |piece, out, _| {
                     let first = piece * pieces.size;
-                    mean_pool(isa, window, *counted, *channels, input, first..first + out.len() / channels, out);
+                    mean_pool(isa, window, *counted, among, input, first..first + out.len() / among.pitch, out);
                 });
             }
             Work::Apply { function, chunk } => threads.chunks(out, *chunk, scratch, |piece, out, _| {
@@ -309,20 +308,19 @@ impl Step {
                 let by = &memory.floats[*by][..*channels];
                 threads.chunks(out, pieces.size * channels, scratch, |piece, out, _| {
                     let first = piece * pieces.size * channels;
-                    scale_rows(isa, &input[first..first + out.len()], by, None, OPEN, out);
+                    scale_rows(isa, among, &input[first..first + out.len()], by, None, OPEN, out);
                 });
             }
-            Work::Concat { parts, channels, pieces } => {
-                threads.chunks(out, pieces.size * channels, scratch, |piece, out, _| {
-                    let mut at = 0;
-                    for part in parts {
-                        let from = &memory.floats[part.slot][piece * pieces.size * part.pixel..];
-                        for (pixel, from) in out.chunks_exact_mut(*channels).zip(from.chunks_exact(part.pixel)) {
-                            pixel[at..at + part.channels].copy_from_slice(&from[..part.channels]);
+            Work::Concat { parts, .. } if parts.is_empty() => {}
+            Work::Concat { parts, padding, pieces, .. } => {
+                threads.chunks(out, pieces.size * among.pitch, scratch, |piece, out, _| {
+                    for Part { slot, from, channels, first } in parts {
+                        let pixels = memory.floats[*slot][piece * pieces.size * from.pitch..].chunks_exact(from.pitch);
+                        for (pixel, from) in out.chunks_exact_mut(among.pitch).zip(pixels.map(|p| &p[from.first..])) {
+                            pixel[*first..first + channels].copy_from_slice(&from[..*channels]);
                         }
-                        at += part.channels;
                     }
-                    out.chunks_exact_mut(*channels).for_each(|pixel| pixel[at..].fill(0.0));
+                    out.chunks_exact_mut(among.pitch).for_each(|pixel| pixel[padding.clone()].fill(0.0));
                 });
             }
             Work::Average { channels, pixels } => average(isa, *channels, &input[..channels * pixels], out),
@@ -458,6 +456,18 @@ impl Step {
                 quantize(isa, affine, sums, out);
             }
             _ => {}
+        }
+    }
+}
+
+/// Applies a function to channels.
+fn then(isa: Isa, function: &Option<Function>, among: Among, out: &mut [f32]) {
+    match function {
+        None => {}
+        Some(function) if among.is_alone() => apply(isa, *function, out),
+        Some(function) => {
+            let channels = among.first..among.first + among.channels;
+            out.chunks_exact_mut(among.pitch).for_each(|pixel| apply(isa, *function, &mut pixel[channels.clone()]));
         }
     }
 }

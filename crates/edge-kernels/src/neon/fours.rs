@@ -2,7 +2,7 @@
 
 use crate::Window;
 use crate::fours::Fours;
-use crate::interleaved::{MOST_HALVES, NO_PIXELS, PAIRS, Pixels, Tap, look};
+use crate::interleaved::{MOST_HALVES, Pixels, Tap, walk_fours};
 use crate::neon::bytes::signed;
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -22,35 +22,7 @@ pub(crate) unsafe fn depthwise_fours(
     positions: Range<usize>,
     out: *mut u8,
 ) {
-    let (width, stride) = (w.output[1], w.stride[1]);
-    let mut pixels: Pixels = NO_PIXELS;
-    let (mut at, mut out) = (positions.start, out);
-    while at < positions.end {
-        let count = (positions.end - at).min(width - at % width).min(2 * PAIRS);
-        let pairs = count.div_ceil(2);
-        let seen = 4 * layer.quads + 2 * (pairs - 1) * stride;
-        // SAFETY: the caller's promise.
-        unsafe { look(w, layer.channels, input, layer.outside.as_ptr(), at, seen, &mut pixels) };
-        macro_rules! block {
-            ($quads:literal, $stride:literal) => {
-                match pairs {
-                    1 => block::<1, $quads, $stride>(layer, w.kernel[0], &pixels, count, out),
-                    _ => block::<2, $quads, $stride>(layer, w.kernel[0], &pixels, count, out),
-                }
-            };
-        }
-        // SAFETY: the pixels are those of so many pairs; there is room for every position.
-        unsafe {
-            match (layer.quads, stride) {
-                (1, 1) => block!(1, 1),
-                (_, 1) => block!(2, 1),
-                (1, _) => block!(1, 2),
-                (_, _) => block!(2, 2),
-            }
-            out = out.add(count * layer.channels);
-        }
-        at += count;
-    }
+    walk_fours!(layer, w, input, positions, out, block);
 }
 
 /// Adds to each of four sums four products.

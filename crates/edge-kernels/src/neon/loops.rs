@@ -241,6 +241,63 @@ pub(super) unsafe fn floats(
     panel
 }
 
+/// Multiplies two registers of W with a lane of six rows, in float16. A lane's register is one of the first sixteen.
+macro_rules! halves {
+    ($w0:literal $w1:literal, $at:literal, $lane:literal) => {
+        concat!(
+            "ldp q", $w0, ", q", $w1, ", [{w}, #", $at, "]\n",
+            halves!(@ $w0, $lane, "8" "10" "12" "14" "16" "18"),
+            halves!(@ $w1, $lane, "9" "11" "13" "15" "17" "19"),
+        )
+    };
+    (@ $w:literal, $lane:literal, $s0:literal $s1:literal $s2:literal $s3:literal $s4:literal $s5:literal) => {
+        concat!(
+            "fmla v", $s0, ".8h, v", $w, ".8h, v0.h[", $lane, "]\n",
+            "fmla v", $s1, ".8h, v", $w, ".8h, v1.h[", $lane, "]\n",
+            "fmla v", $s2, ".8h, v", $w, ".8h, v2.h[", $lane, "]\n",
+            "fmla v", $s3, ".8h, v", $w, ".8h, v3.h[", $lane, "]\n",
+            "fmla v", $s4, ".8h, v", $w, ".8h, v4.h[", $lane, "]\n",
+            "fmla v", $s5, ".8h, v", $w, ".8h, v5.h[", $lane, "]\n",
+        )
+    };
+}
+
+/// Adds the products of `8 · count` float16 values of six rows, which lie by eights beside each other, with two vectors of W.
+///
+/// # Safety
+/// The machine multiplies float16 numbers; so many values are there; `count` is not zero.
+#[inline(always)]
+pub(super) unsafe fn halves(a: *const u16, count: usize, panel: *const u16, sums: &mut [[uint16x8_t; 2]; 6]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "2:",
+            "ldp q0, q1, [{a}]",
+            "ldp q2, q3, [{a}, #32]",
+            "ldp q4, q5, [{a}, #64]",
+            halves!("20" "21", "0", "0"),
+            halves!("22" "23", "32", "1"),
+            halves!("20" "21", "64", "2"),
+            halves!("22" "23", "96", "3"),
+            halves!("20" "21", "128", "4"),
+            halves!("22" "23", "160", "5"),
+            halves!("20" "21", "192", "6"),
+            halves!("22" "23", "224", "7"),
+            "add {a}, {a}, #96",
+            "add {w}, {w}, #256",
+            "subs {turns}, {turns}, #1",
+            "b.ne 2b",
+            inout("v8") sums[0][0], inout("v9") sums[0][1], inout("v10") sums[1][0], inout("v11") sums[1][1],
+            inout("v12") sums[2][0], inout("v13") sums[2][1], inout("v14") sums[3][0], inout("v15") sums[3][1],
+            inout("v16") sums[4][0], inout("v17") sums[4][1], inout("v18") sums[5][0], inout("v19") sums[5][1],
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _,
+            out("v20") _, out("v21") _, out("v22") _, out("v23") _,
+            a = inout(reg) a => _, w = inout(reg) panel => _, turns = inout(reg) count => _,
+            options(nostack, readonly),
+        );
+    }
+}
+
 /// Four rows, a register of W of two rows of pairs in four columns: two products in 16 bits, one more of two, and their addition. The
 /// four rows take turns, so that none waits for what it made before.
 macro_rules! pairs {

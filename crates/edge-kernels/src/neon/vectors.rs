@@ -123,27 +123,30 @@ impl Simd for Neon {
         // SAFETY: see above.
         [unsafe { vdupq_n_s32(0) }; 2]
     }
+    /// The pair's first values in one register, its second ones in the other; so lie those of [`Simd::pairs`].
     #[inline(always)]
     unsafe fn pair(self, p: *const i16) -> Ints {
         // SAFETY: see above.
-        [unsafe { vdupq_n_s32(p.cast::<i32>().read_unaligned()) }; 2]
+        let int16x8x2_t(first, second) = unsafe { vld2q_dup_s16(p) };
+        // SAFETY: see above.
+        [first, second].map(|v| unsafe { vreinterpretq_s32_s16(v) })
     }
     #[inline(always)]
     unsafe fn pairs(self, p: *const i16) -> Ints {
         // SAFETY: see above.
-        unsafe { [vreinterpretq_s32_s16(vld1q_s16(p)), vreinterpretq_s32_s16(vld1q_s16(p.add(8)))] }
+        let int16x8x2_t(first, second) = unsafe { vld2q_s16(p) };
+        // SAFETY: see above.
+        [first, second].map(|v| unsafe { vreinterpretq_s32_s16(v) })
     }
     #[inline(always)]
     fn dot(self, a: Ints, b: Ints, sum: Ints) -> Ints {
-        let dot = |a, b, sum| {
-            // SAFETY: see above.
-            unsafe {
-                let (a, b) = (vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b));
-                let low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
-                vaddq_s32(sum, vpaddq_s32(low, vmull_high_s16(a, b)))
-            }
-        };
-        [dot(a[0], b[0], sum[0]), dot(a[1], b[1], sum[1])]
+        // SAFETY: see above.
+        unsafe {
+            let ([a, c], [b, d]) = (a.map(|v| vreinterpretq_s16_s32(v)), b.map(|v| vreinterpretq_s16_s32(v)));
+            let low = vmlal_s16(sum[0], vget_low_s16(a), vget_low_s16(b));
+            let high = vmlal_high_s16(sum[1], a, b);
+            [vmlal_s16(low, vget_low_s16(c), vget_low_s16(d)), vmlal_high_s16(high, c, d)]
+        }
     }
     #[inline(always)]
     fn float(self, i: Ints) -> Floats {

@@ -5,6 +5,9 @@ use serde::Deserialize;
 /// The feature with which int8 is multiplied by fours.
 pub const DOT_PRODUCT: &str = "dotprod";
 
+/// The feature with which float16 is multiplied, eight at a time.
+const FLOAT16: &str = "fp16";
+
 /// Published figures of a board's processor and memory.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -29,6 +32,11 @@ impl BoardCost {
     /// Whether the cores multiply int8 by fours.
     pub fn has_dot_product(&self) -> bool {
         self.features.iter().any(|feature| feature == DOT_PRODUCT)
+    }
+
+    /// Whether the cores multiply float16 numbers.
+    pub fn has_float16(&self) -> bool {
+        self.features.iter().any(|feature| feature == FLOAT16)
     }
 
     /// What is impossible about it.

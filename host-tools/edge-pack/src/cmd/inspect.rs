@@ -6,8 +6,8 @@ use anyhow::{Context, bail};
 use edge_device::Classifier;
 use edge_engine::Part;
 use edge_package::{
-    Manifest, Resize, Signed, Tolerance, TrustPolicy, VerifiedPackage, hex, label_json, number_json, preprocess_json,
-    resize_json,
+    CPU_FLOAT16, Manifest, Resize, Signed, Tolerance, TrustPolicy, VerifiedPackage, hex, label_json, number_json,
+    preprocess_json, resize_json,
 };
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -131,6 +131,8 @@ fn describe(package: &VerifiedPackage) -> Value {
         "goldens": m.goldens.iter().map(|g| json!({"name": g.name, "tensor": hex(&g.tensor)})).collect::<Vec<_>>(),
         "tolerance": tolerance("cpu"),
         "tolerance_tensorrt": tolerance("tensorrt"),
+        // Where it is null, nothing is computed in float16 arithmetic.
+        "tolerance_float16": m.allows_float16().then(|| tolerance(CPU_FLOAT16)),
         "provenance": m.provenance.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
         "parts": m.parts.iter().map(|p| json!({
             "name": p.name, "offset": p.offset, "length": p.length, "digest": hex(&p.digest),
@@ -156,6 +158,7 @@ fn table(value: &Value, manifest: &Manifest) -> anyhow::Result<()> {
         "threshold",
         "tolerance",
         "tolerance_tensorrt",
+        "tolerance_float16",
         "provenance",
     ] {
         out::line(format_args!("{key:18} {}", plain(&value[key])))?;

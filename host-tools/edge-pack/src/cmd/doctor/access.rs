@@ -45,12 +45,32 @@ impl User {
     }
 }
 
+/// Whether `user`, or who runs this, may read a file, or see what is in a folder.
+pub fn may_read(user: Option<&User>, path: &Path) -> io::Result<bool> {
+    may(user, path, READ)
+}
+
 /// Whether `user`, or who runs this, may read and write a file, or make files in a folder.
 pub fn may_write(user: Option<&User>, path: &Path) -> io::Result<bool> {
+    may(user, path, READ | WRITE)
+}
+
+/// Bits of a mode, of one of its three parts.
+const READ: u32 = 4;
+const WRITE: u32 = 2;
+const EXECUTE: u32 = 1;
+
+fn may(user: Option<&User>, path: &Path, wanted: u32) -> io::Result<bool> {
+    // A folder is gone through; to make files in one nobody has to see the others.
+    let bits = match std::fs::metadata(path)?.is_dir() {
+        true if wanted & WRITE != 0 => WRITE | EXECUTE,
+        true => wanted | EXECUTE,
+        false => wanted,
+    };
     let Some(user) = user else {
-        let folder = std::fs::metadata(path)?.is_dir();
-        let wanted = Access::WRITE_OK | if folder { Access::EXEC_OK } else { Access::READ_OK };
-        return match rustix::fs::access(path, wanted) {
+        let each = [(READ, Access::READ_OK), (WRITE, Access::WRITE_OK), (EXECUTE, Access::EXEC_OK)];
+        let asked = each.into_iter().filter(|(bit, _)| bits & bit != 0).fold(Access::EXISTS, |all, (_, one)| all | one);
+        return match rustix::fs::access(path, asked) {
             Ok(()) => Ok(true),
             Err(rustix::io::Errno::ACCESS | rustix::io::Errno::ROFS | rustix::io::Errno::PERM) => Ok(false),
             Err(e) => Err(e.into()),
@@ -59,15 +79,14 @@ pub fn may_write(user: Option<&User>, path: &Path) -> io::Result<bool> {
     let real = std::fs::canonicalize(path)?;
     let look = |path: &Path, bits: u32| {
         let about = std::fs::metadata(path)?;
-        let bits = if bits == 6 && about.is_dir() { 3 } else { bits };
         Ok::<_, io::Error>(user.allowed((about.uid(), about.gid(), about.mode()), bits))
     };
     for folder in real.ancestors().skip(1) {
-        if !look(folder, 1)? {
+        if !look(folder, EXECUTE)? {
             return Ok(false);
         }
     }
-    look(&real, 6)
+    look(&real, bits)
 }
 
 #[cfg(test)]
@@ -112,5 +131,24 @@ mod tests {
         assert!(may_write(Some(&nobody), Path::new("/dev/null")).unwrap());
         assert!(may_write(None, &file).unwrap() && may_write(None, &inner).unwrap());
         assert!(may_write(None, Path::new("/no/such/file")).is_err());
+    }
+
+    #[test]
+    fn what_may_be_read_need_not_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        let mode = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        std::fs::write(&file, "").unwrap();
+        mode(folder.path(), 0o755);
+        mode(&file, 0o644);
+        let nobody = User { name: "n".into(), id: u32::MAX - 2, groups: vec![] };
+        assert!(may_read(Some(&nobody), &file).unwrap() && !may_write(Some(&nobody), &file).unwrap());
+        assert!(may_read(Some(&nobody), folder.path()).unwrap() && !may_write(Some(&nobody), folder.path()).unwrap());
+        mode(&file, 0o640);
+        assert!(!may_read(Some(&nobody), &file).unwrap() && may_read(None, &file).unwrap());
+        // Seen from outside, nothing in a folder that may not be gone through.
+        mode(&file, 0o644);
+        mode(folder.path(), 0o744);
+        assert!(!may_read(Some(&nobody), &file).unwrap());
     }
 }

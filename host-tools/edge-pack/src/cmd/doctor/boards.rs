@@ -89,15 +89,11 @@ pub fn look(
         ribbon_cable(board, &settings.source, findings);
     }
     let processor = board.cost.as_ref().map_or("emulated".into(), |cost| {
-        format!("{} {} at {:.2} GHz", cost.cores, cost.processor, f64::from(cost.mhz) / 1e3)
+        let float16 = cost.has_float16() && subject.cost.iter().flat_map(|c| &c.steps).any(|s| s.float16);
+        let how = if float16 { ", float16 arithmetic" } else { "" };
+        format!("{} {} at {:.2} GHz{how}", cost.cores, cost.processor, f64::from(cost.mhz) / 1e3)
     });
-    Row {
-        name: board.name.clone(),
-        processor,
-        estimate,
-        budget: Some(budget),
-        runs: runs && subject.unsupported.is_empty(),
-    }
+    Row { name: board.name.clone(), processor, estimate, budget: Some(budget), runs: runs && subject.loads() }
 }
 
 fn ribbon_cable(board: &Board, source: &str, findings: &mut Vec<Finding>) {

@@ -31,6 +31,8 @@ pub struct Settings {
     pub board: Option<String>,
     /// The folder of TensorRT's engines, where the settings say one.
     pub engines: Option<PathBuf>,
+    /// What shall compute: `auto`, `cpu` or `tensorrt`.
+    pub backend: Option<String>,
 }
 
 impl Settings {
@@ -76,6 +78,7 @@ impl Settings {
             package: path("package"),
             board: text("board"),
             engines: path("engine-cache"),
+            backend: text("backend"),
         }
     }
 

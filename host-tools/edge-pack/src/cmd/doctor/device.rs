@@ -1,6 +1,6 @@
 //! The machine that this runs on: memory and disks, permissions, the clock, the camera.
 
-use super::access::{User, may_write};
+use super::access::{User, may_read, may_write};
 use super::boards::Row;
 use super::config::Settings;
 use super::engines::{self, Now};
@@ -13,7 +13,7 @@ use edge_package::{TrustPolicy, VerifiedPackage};
 use edge_system::slot::{Slot, Slots};
 use edge_system::{board, check};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// The service's user.
@@ -34,10 +34,11 @@ pub fn user(named: Option<&str>) -> anyhow::Result<Option<User>> {
     Ok(if root { User::find(etc, SERVICE_USER, &SERVICE_GROUPS) } else { None })
 }
 
-/// Looks at this machine; what is said of it as a board.
+/// Looks at this machine; what is said of it as a board. `files` are those that edge-camera reads when it starts.
 pub fn look(
     subject: Option<&Subject>,
     settings: Option<&Settings>,
+    files: &[PathBuf],
     user: Option<&User>,
     findings: &mut Vec<Finding>,
 ) -> anyhow::Result<Row> {
@@ -59,8 +60,11 @@ pub fn look(
         slots(settings, subject, user, findings);
         camera(settings, name, user, findings);
     }
+    readable(files, user, findings);
     let folder = settings.and_then(|s| s.engines.clone()).unwrap_or_else(|| engines::folder(user));
-    engines::look(&folder, user, &|| Now::here(packages(subject, settings)), findings);
+    let now = Now::here(packages(subject, settings));
+    engines::backend(settings.and_then(|s| s.backend.as_deref()).unwrap_or("auto"), &now, findings);
+    engines::look(&folder, user, &now, findings);
     let isa = Isa::chosen().map_err(anyhow::Error::msg)?;
     if subject.is_some_and(Subject::is_int8) && !DOT_PRODUCTS.contains(&isa.name()) {
         findings.push(
@@ -74,7 +78,7 @@ pub fn look(
         Some(cost) => Some(Machine::here(threads)?.estimate(cost)),
         None => None,
     };
-    let runs = runs && subject.is_none_or(|s| s.unsupported.is_empty());
+    let runs = runs && subject.is_none_or(Subject::loads);
     Ok(Row {
         name: format!("here ({name})"),
         processor: format!("{threads} threads, {isa}"),
@@ -108,8 +112,22 @@ fn clock(subject: Option<&Subject>, findings: &mut Vec<Finding>) {
     }
 }
 
+/// What edge-camera reads when it starts, it has to be allowed to read: whoever looks at it here may be root.
+fn readable(files: &[PathBuf], user: Option<&User>, findings: &mut Vec<Finding>) {
+    for file in files.iter().filter(|file| !may_read(user, file).unwrap_or(true)) {
+        findings.push(
+            Finding::new(Severity::Error, "permission", format!("{} may not read {}", who(user), file.display()))
+                .why("edge-camera reads it when it starts, and ends if it cannot")
+                .fix(format!(
+                    "`sudo chmod a+r {0}`, and `sudo chmod a+x` for each folder that it is in",
+                    file.display()
+                )),
+        );
+    }
+}
+
 /// Who is spoken of.
-fn who(user: Option<&User>) -> String {
+pub fn who(user: Option<&User>) -> String {
     user.map_or("this user".into(), |user| format!("the user {}", user.name))
 }
 

@@ -25,6 +25,8 @@ const PROGRAM: f64 = 14e6;
 pub struct Machine {
     /// Multiplications of float32 per second, each with an addition, all cores together, at most.
     pub float: f64,
+    /// The same of float16.
+    pub float16: f64,
     /// The same of int8.
     pub int8: f64,
     /// Bytes per second between memory and cores.
@@ -48,6 +50,8 @@ impl Machine {
         let cycles = f64::from(cost.cores) * f64::from(cost.mhz) * 1e6;
         Machine {
             float: cycles * f64::from(cost.float_macs),
+            // Vectors have twice as many of them.
+            float16: cycles * f64::from(cost.float_macs) * if cost.has_float16() { 2.0 } else { 1.0 },
             int8: cycles * f64::from(cost.int8_macs),
             memory: f64::from(cost.memory_mb_per_s) * 1e6 * MEMORY,
             // The kernels of aarch64 keep bytes, with dot products or without.
@@ -61,6 +65,7 @@ impl Machine {
         let all = threads as f64 * 1e9;
         Ok(Machine {
             float: peak(isa) * all,
+            float16: peak(isa) * all * if isa.has_float16() { 2.0 } else { 1.0 },
             int8: peak_bytes(isa) * all,
             memory: bytes_per_second(threads),
             // By fours they stay bytes; by pairs they become int16.
@@ -70,15 +75,23 @@ impl Machine {
 
     /// What a picture takes on it.
     pub fn estimate(&self, cost: &Cost) -> Estimate {
-        let weight = |int8: bool| if int8 { self.int8_weight } else { 4.0 };
+        let weight = |step: &edge_engine::StepCost| match (step.int8, step.half_weights) {
+            (true, _) => self.int8_weight,
+            (false, true) => 2.0,
+            (false, false) => 4.0,
+        };
         let seconds = |step: &edge_engine::StepCost| {
-            let rate = if step.int8 { self.int8 } else { self.float };
-            let bytes = step.moved as f64 + step.weights as f64 * weight(step.int8);
+            let rate = match (step.int8, step.float16) {
+                (true, _) => self.int8,
+                (false, true) => self.float16,
+                (false, false) => self.float,
+            };
+            let bytes = step.moved as f64 + step.weights as f64 * weight(step);
             step.matrix as f64 / (rate * MATRIX)
                 + step.depthwise as f64 / (self.float * DEPTHWISE[usize::from(step.int8)])
                 + bytes / self.memory
         };
-        let weights: f64 = cost.steps.iter().map(|s| s.weights as f64 * weight(s.int8)).sum();
+        let weights: f64 = cost.steps.iter().map(|s| s.weights as f64 * weight(s)).sum();
         Estimate { seconds: cost.steps.iter().map(seconds).sum(), memory: PROGRAM + weights + cost.buffers as f64 }
     }
 }
@@ -105,7 +118,7 @@ mod tests {
     use super::*;
     use edge_engine::StepCost;
 
-    const MACHINE: Machine = Machine { float: 1e9, int8: 4e9, memory: 1e9, int8_weight: 1.0 };
+    const MACHINE: Machine = Machine { float: 1e9, float16: 2e9, int8: 4e9, memory: 1e9, int8_weight: 1.0 };
 
     fn cost(step: StepCost) -> Cost {
         Cost { steps: vec![step], buffers: 1_000_000, uncounted: 0 }
@@ -118,6 +131,8 @@ mod tests {
         let none = StepCost::default();
         near(seconds(StepCost { matrix: 850_000_000, ..none }), 1.0);
         near(seconds(StepCost { matrix: 850_000_000, int8: true, ..none }), 0.25);
+        near(seconds(StepCost { matrix: 850_000_000, float16: true, ..none }), 0.5);
+        near(seconds(StepCost { weights: 500_000_000, half_weights: true, ..none }), 1.0);
         near(seconds(StepCost { depthwise: 550_000_000, ..none }), 1.0);
         near(seconds(StepCost { weights: 250_000_000, ..none }), 1.0);
         near(seconds(StepCost { weights: 250_000_000, int8: true, ..none }), 0.25);
@@ -128,7 +143,9 @@ mod tests {
     #[test]
     fn a_faster_board_is_estimated_to_be_faster() {
         let board = |name: &str| edge_system::board::by_name(name).unwrap().cost.clone().unwrap();
-        let step = StepCost { int8: true, matrix: 1 << 30, depthwise: 1 << 24, weights: 1 << 22, moved: 1 << 24 };
+        let none = StepCost::default();
+        let step =
+            StepCost { int8: true, matrix: 1 << 30, depthwise: 1 << 24, weights: 1 << 22, moved: 1 << 24, ..none };
         let seconds = |name: &str| Machine::of_board(&board(name)).estimate(&cost(step)).seconds;
         let order = ["rpi-zero2w", "rpi3", "rpi4", "rpi5"];
         assert!(order.windows(2).all(|two| seconds(two[0]) > seconds(two[1])));

@@ -78,7 +78,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let asked = args.board.iter().map(|name| board::by_name(name)).collect::<Result<Vec<_>, _>>()?;
     let user = if args.device { device::user(args.user.as_deref())? } else { None };
     let mut findings = vec![];
-    let mut settings = settings(args, &mut findings)?;
+    let file = settings_file(args);
+    let mut settings = file.as_deref().map(|file| Settings::read(file, &mut findings)).transpose()?.flatten();
     let configured = settings.as_ref().and_then(Settings::runs).filter(|_| args.file.is_none());
     if let Some(missing) = configured.as_ref().filter(|path| !path.exists()) {
         findings.push(
@@ -110,7 +111,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     }
     if args.device {
-        rows.push(device::look(subject.as_ref(), settings.as_ref(), user.as_ref(), &mut findings)?);
+        let keys = settings.iter().flat_map(|s| s.trusted.clone());
+        let package = settings.as_ref().and_then(Settings::runs);
+        let files: Vec<PathBuf> = file.into_iter().chain(keys).chain(package).collect();
+        rows.push(device::look(subject.as_ref(), settings.as_ref(), &files, user.as_ref(), &mut findings)?);
     }
     let report = Report { path, kind, subject, rows, findings };
     match args.json {
@@ -121,12 +125,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// The settings that are named, or those of this machine's service.
-fn settings(args: &Args, findings: &mut Vec<Finding>) -> anyhow::Result<Option<Settings>> {
-    let service = Some(Path::new(config::SERVICE)).filter(|path| args.device && path.is_file() && config::is_there());
-    match args.config.as_deref().or(service) {
-        Some(path) => Settings::read(path, findings),
-        None => Ok(None),
-    }
+fn settings_file(args: &Args) -> Option<PathBuf> {
+    let service = Some(PathBuf::from(config::SERVICE));
+    let service = service.filter(|path| args.device && path.is_file() && config::is_there());
+    args.config.clone().or(service)
 }
 
 /// Whose packages the settings accept.

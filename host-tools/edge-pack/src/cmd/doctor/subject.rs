@@ -52,6 +52,11 @@ impl Subject {
         self.manifest.as_ref().is_some_and(|m| m.model.precision == Precision::Int8)
     }
 
+    /// Whether it could be loaded: whatever else is wrong, what cannot be loaded here runs nowhere.
+    pub fn loads(&self) -> bool {
+        self.backend.is_some()
+    }
+
     fn loaded(&mut self, classifier: &Classifier) {
         self.manifest = Some(classifier.manifest().clone());
         (self.parts, self.cost) = (classifier.parts(), classifier.cost());
