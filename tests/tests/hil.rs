@@ -5,7 +5,7 @@ use edge_suite::*;
 use quick_junit::{Report, TestCaseStatus};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// What a run left in its folder, and what it said.
 struct Done {
@@ -168,6 +168,15 @@ fn a_device_that_does_not_answer_is_an_error_and_not_a_pass() {
     assert!(done.page.contains("/nowhere/link") && done.junit.errors == 1);
 }
 
+/// The part of a device's file for this machine, and for an emulated board.
+fn host(model: &Path) -> String {
+    format!("formats = [\"yuyv\"]\nsizes = [\"640x480\"]\n[host]\nmodel = {model:?}\nrate = 10\nhang-s = 10\n")
+}
+
+fn qemu(board: &str) -> String {
+    format!("formats = [\"yuyv\"]\nsizes = [\"640x480\"]\n[qemu]\nboard = \"{board}\"\nmodel = {:?}\n", small_model())
+}
+
 #[test]
 fn files_and_words_that_make_no_sense_are_usage_errors() {
     let scratch = Scratch::small();
@@ -185,6 +194,11 @@ fn files_and_words_that_make_no_sense_are_usage_errors() {
             format!("name = \"x\"\ncapabilities = []\n{remote}").replace("unix:/x", "carrier pigeon"),
             "no camera's address",
         ),
+        (format!("name = \"x\"\ncapabilities = []\n{remote}").replace("model.", "no."), "there is no"),
+        (format!("name = \"x\"\ncapabilities = [\"power-cut\"]\n{}", host(&small_model())), "cannot have"),
+        (format!("name = \"x\"\ncapabilities = [\"show\"]\n{}", host("no.onnx".as_ref())), "no.onnx"),
+        (format!("name = \"x\"\ncapabilities = []\n{}", qemu("rpi9")), "rpi9"),
+        (format!("name = \"x\"\ncapabilities = [\"shell\"]\n{}", qemu("rpi3")), "shell needs a virtio port"),
     ] {
         let file = scratch.write("dut.toml", text);
         let words = ["run".as_ref(), "--dut".as_ref(), file.as_os_str(), "-o".as_ref(), folder.as_os_str()];
@@ -192,12 +206,94 @@ fn files_and_words_that_make_no_sense_are_usage_errors() {
     }
     let file = scratch.write("dut.toml", format!("name = \"x\"\ncapabilities = []\n{remote}"));
     let file = file.to_str().unwrap();
+    // Two runs would leave each other's pictures in one report.
+    let taken = std::fs::File::open(&folder).unwrap();
+    taken.lock().unwrap();
+    let words = ["run", "--dut", file, "-o", folder.to_str().unwrap(), "--case", "who it is"];
+    run("edge-hil", words).fails(2, &["another run leaves its results"]);
+    drop(taken);
     run("edge-hil", ["run", "--dut", file, "-o", folder.to_str().unwrap(), "--case", "flies"])
         .fails(2, &["flies", "edge-hil list"]);
     run("edge-hil", ["run", "--dut", "/no/such/file.toml"]).fails(2, &["/no/such/file.toml"]);
     run("edge-hil", ["report", file, "-o", "x.html"]).fails(2, &["no last.json"]);
     let all = run("edge-hil", ["list"]).ok().stdout;
     assert!(CASES.iter().all(|case| all.contains(case.name)));
+}
+
+#[test]
+fn what_was_recorded_is_replayed_and_compared() {
+    let scratch = Scratch::small();
+    for name in ["chelsea.jpg", "rocket.jpg"] {
+        scratch.copy(&examples().join(name), &format!("photos/{name}"));
+    }
+    let script = scratch.write(
+        "script.toml",
+        "pictures = \"photos\"\neach-s = 1\nfor-s = 3\n[[fault]]\nat-s = 1.5\nsize = \"320x240\"\n",
+    );
+    let file = format!("name = \"x\"\ncapabilities = [\"link\", \"show\"]\n{}", host(&small_model()));
+    let dut = scratch.write("dut.toml", file.replace("\"640x480\"", "\"640x480\", \"320x240\""));
+    let (trace, folder) = (scratch.path("trace.jsonl"), scratch.path("hil"));
+    let camera = |more: [&Path; 3]| {
+        let mut hil = Command::new(program("edge-hil"));
+        hil.arg("camera").arg("--dut").arg(&dut).arg("-o").arg(&folder);
+        Ran::from(hil.args(more.iter().filter(|word| !word.as_os_str().is_empty())).output().unwrap())
+    };
+    let none = Path::new("");
+    camera([&script, "--record".as_ref(), &trace]).ok();
+    let text = std::fs::read_to_string(&trace).unwrap();
+    assert_eq!((text.matches("\"show\"").count(), text.matches("\"decided\"").count()), (4, 4), "{text}");
+    let same = camera(["--replay".as_ref(), &trace, none]).ok();
+    assert!(same.stdout.contains("the same as recorded, in 8 things done and seen"), "{}", same.stdout);
+    // The same pictures, of which another thing was decided when they were recorded.
+    let (before, after) = text.split_once("\"decided\":\"").unwrap();
+    scratch.write("trace.jsonl", format!("{before}\"decided\":\"not {after}"));
+    let other = camera(["--replay".as_ref(), &trace, none]);
+    assert_eq!(other.code, Some(1), "{}{}", other.stdout, other.stderr);
+    assert!(other.stdout.contains("DIFFERENT from what was recorded, after \"show chelsea.jpg"), "{}", other.stdout);
+    // What this camera cannot do is told before anything is started; so is a trace that is none.
+    let fault = "{\"at_s\":9.0,\"fault\":\"stall\"}\n";
+    scratch.write("trace.jsonl", text.clone() + fault);
+    camera(["--replay".as_ref(), &trace, none]).fails(2, &["x has no camera-faults"]);
+    scratch.write("trace.jsonl", text + "{}\n");
+    camera(["--replay".as_ref(), &trace, none]).fails(2, &["trace.jsonl line 9"]);
+}
+
+/// Where `edge-hil` keeps what is its own: a folder that a child of it has for an argument.
+fn folder_of(hil: &Child) -> Option<PathBuf> {
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let read = |name: &str| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+        let stat = read("stat");
+        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
+        let line = read("cmdline");
+        let mut words = line.split('\0');
+        if parent == Some(hil.id()) && words.next().is_some_and(|program| program.ends_with("edge-init")) {
+            return words.find_map(|word| word.strip_suffix("/camera.toml")).map(PathBuf::from);
+        }
+    }
+    None
+}
+
+#[test]
+fn an_interrupted_run_leaves_nothing_behind() {
+    let scratch = Scratch::small();
+    let mut hil = Command::new(program("edge-hil"));
+    hil.arg("run").arg("--dut").arg(dut("host.toml")).arg("-o").arg(scratch.path("hil"));
+    let running = Running::start(&mut hil);
+    let mut folder = None;
+    wait_until("a camera runs", || {
+        folder = folder.take().or_else(|| folder_of(&running.0));
+        folder.as_ref().is_some_and(|folder| folder.join("class.jsonl").exists())
+    });
+    let folder = folder.unwrap();
+    running.signal("INT");
+    assert_eq!(running.end().code, Some(130));
+    assert!(!folder.exists());
+    let name = folder.to_str().unwrap();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        assert!(!line.contains(name), "{line}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::frame::{Deframer, encode};
 use crate::message::{Answer, Hello, PROTOCOL, Question, Request, Response};
 use crate::{Address, AddressError, Stream};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -103,7 +104,7 @@ impl Client {
                 }
             }
         });
-        Client { to: stream.writer, from, next: 0, garbage: 0, hello: None }
+        Client { to: stream.writer, from, next: first_number(), garbage: 0, hello: None }
     }
 
     /// Asks who is there, again and again until `patience` is spent: over a serial line the first question may meet a
@@ -167,6 +168,12 @@ impl Client {
     }
 }
 
+/// The number of a client's first question, another one for each client: over a line that stays open, answers to whoever asked
+/// before may still be under way. The numbers' upper half is left to be counted into.
+fn first_number() -> u32 {
+    (RandomState::new().hash_one(std::process::id()) as u32) >> 1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,6 +189,7 @@ mod tests {
             board: "virt".into(),
             isa: "aarch64 neon".into(),
             backend: "cpu".into(),
+            tolerance: "cpu".into(),
             package: [7; 32],
             about: "a package".into(),
             source: "a camera".into(),
@@ -205,6 +213,13 @@ mod tests {
             })
         });
         (Client::over(Stream::of_socket(near).unwrap()), noise, serving)
+    }
+
+    #[test]
+    fn each_client_counts_from_another_number() {
+        let client = || Client::over(Stream::of_socket(UnixStream::pair().unwrap().0).unwrap());
+        let first: std::collections::HashSet<u32> = (0..8).map(|_| client().next).collect();
+        assert!(first.len() >= 7 && first.iter().all(|number| *number < 1 << 31), "{first:?}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use edge_vision::{ColorSpace, PixelFormat};
 use serde::{Deserialize, Serialize};
 
 /// The version of these messages.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;
 
 /// A question with its number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -184,6 +184,8 @@ pub struct Hello {
     pub isa: String,
     /// What computes: `cpu` or `tensorrt`.
     pub backend: String,
+    /// Which of the package's tolerances is for it: `cpu`, `cpu-float16` or `tensorrt`.
+    pub tolerance: String,
     /// Digest of the package.
     pub package: Digest,
     /// Its name and number, for people.
@@ -248,6 +250,7 @@ mod tests {
             board: String::new(),
             isa: String::new(),
             backend: String::new(),
+            tolerance: String::new(),
             package: [0; 32],
             about: String::new(),
             source: String::new(),

@@ -13,8 +13,8 @@ pub fn xml(run: &Run) -> Result<String> {
     if let Some(device) = &run.device {
         suite.add_property(Property::new("device", device.as_str()));
     }
-    if run.retried {
-        suite.add_property(Property::new("retried", "the start stalled and was tried again"));
+    if run.retries > 0 {
+        suite.add_property(Property::new("starts that stalled and were tried again", run.retries.to_string()));
     }
     if let Some(why) = &run.broken {
         let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
@@ -75,7 +75,7 @@ mod tests {
             seed: 7,
             device: None,
             first_class_s: None,
-            retried: false,
+            retries: 0,
             broken: None,
             cases: vec![
                 outcome("good", Verdict::Passed, None),

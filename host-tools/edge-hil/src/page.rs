@@ -121,8 +121,8 @@ fn about(run: &Run) -> String {
     if run.long {
         out += ", with the cases that take long";
     }
-    if run.retried {
-        out += "; the start stalled once and was tried again";
+    if run.retries > 0 {
+        let _ = write!(out, "; {} stalled and tried again", count(run.retries as usize, "start"));
     }
     let _ =
         writeln!(out, ".</p>\n<p>The same again, chance included:</p>\n<pre>edge-hil run --seed {} …</pre>", run.seed);

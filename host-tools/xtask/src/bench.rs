@@ -13,13 +13,32 @@ use std::time::Instant;
 /// The model that comes with the repository.
 pub const DEFAULT: &str = "models/efficientnet-lite0/efficientnet-lite0.onnx";
 
-/// Prints the tables of the README.
-pub fn run(rounds: usize) -> Result<()> {
+/// What the peers run in.
+struct Peers {
+    python: PathBuf,
+    /// A library that hides instructions from them and from ours.
+    hidden: Option<PathBuf>,
+}
+
+impl Peers {
+    /// The peers as they are, or with nothing beyond AVX2, in a folder for what is made.
+    fn prepare(work: &Path, avx2: bool) -> Result<Peers> {
+        std::fs::create_dir_all(work)?;
+        let hidden = work.join("hide_avx512.so");
+        if avx2 {
+            let source = root().join("tests/reference/hide_avx512.c");
+            tools::run(Command::new("cc").args(["-O2", "-shared", "-fPIC"]).arg(source).arg("-o").arg(&hidden))?;
+        }
+        Ok(Peers { python: setup::python(setup::PEERS)?, hidden: avx2.then_some(hidden) })
+    }
+}
+
+/// Prints the tables of the README; with `avx2` those of a machine that has nothing beyond that.
+pub fn run(rounds: usize, avx2: bool) -> Result<()> {
     setup::ensure()?;
-    let peers = setup::python(setup::PEERS)?;
     tools::run(&mut cargo(&tools::BUILD)?)?;
     let work = cache()?.join("bench");
-    std::fs::create_dir_all(&work)?;
+    let peers = Peers::prepare(&work, avx2)?;
     let default = root().join(DEFAULT);
     let xception = xception(&work, 299)?;
     let edge_pack = built("edge-pack")?;
@@ -33,6 +52,9 @@ pub fn run(rounds: usize) -> Result<()> {
         println!("\n{name}, batch 1:\n");
         beside(&peers, onnx, "", rounds)?;
     }
+    if avx2 {
+        return Ok(());
+    }
     println!("\nedge-camera with the default model:\n");
     let package = work.join("default.edgepack");
     output(Command::new(&edge_pack).arg(&default).arg("-o").arg(&package))?;
@@ -44,23 +66,26 @@ pub fn run(rounds: usize) -> Result<()> {
 }
 
 /// One table: `edge-pack bench` with these options beside the peers on the same file.
-fn beside(peers: &Path, onnx: &Path, options: &str, rounds: usize) -> Result<()> {
+fn beside(peers: &Peers, onnx: &Path, options: &str, rounds: usize) -> Result<()> {
     let ours = format!(
         "{} bench {} {options} --threads {{threads}} --runs {{runs}} --json 2>/dev/null",
         built("edge-pack")?.display(),
         onnx.display()
     );
-    let mut script = Command::new(peers);
+    let mut script = Command::new(&peers.python);
+    if let Some(hidden) = &peers.hidden {
+        script.env("LD_PRELOAD", hidden).env("EDGE_ISA", "avx2");
+    }
     script.arg(root().join("tests/reference/peers.py")).arg(onnx).args(["--threads", "1,2", "--ours", &ours]);
     tools::run(script.args(["--rounds", &rounds.to_string()]))
 }
 
 /// Prints the README's tables of the architectures that people bring, with random weights.
-pub fn architectures(rounds: usize) -> Result<()> {
+pub fn architectures(rounds: usize, avx2: bool) -> Result<()> {
     setup::ensure()?;
-    let peers = setup::python(setup::PEERS)?;
     tools::run(&mut cargo(&tools::BUILD)?)?;
     let work = cache()?.join("bench");
+    let peers = Peers::prepare(&work, avx2)?;
     let mut script = Command::new(setup::python(setup::REFERENCE)?);
     script.arg(root().join("tests/reference/architectures.py")).arg("--edge-pack").arg(built("edge-pack")?);
     let made = output(script.arg("--out").arg(work.join("architectures")))?;

@@ -57,6 +57,9 @@ enum Chore {
         /// The other architectures of keras.applications, with random weights
         #[arg(long, conflicts_with = "frames")]
         architectures: bool,
+        /// As on a machine without AVX-512, which is hidden from all runtimes
+        #[arg(long, conflicts_with = "frames")]
+        avx2: bool,
     },
 }
 
@@ -66,9 +69,9 @@ fn main() -> ExitCode {
         Chore::Demo => demo::run(),
         Chore::Test { long, only } => suite::run(long, only.as_deref()),
         Chore::Cross { board } => cross::run(&board),
-        Chore::Bench { rounds, frames: false, architectures: false } => bench::run(rounds),
-        Chore::Bench { rounds, architectures: true, .. } => bench::architectures(rounds),
+        Chore::Bench { rounds, architectures: true, avx2, .. } => bench::architectures(rounds, avx2),
         Chore::Bench { rounds, frames: true, .. } => bench::frames(rounds),
+        Chore::Bench { rounds, avx2, .. } => bench::run(rounds, avx2),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

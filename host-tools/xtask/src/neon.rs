@@ -11,13 +11,19 @@ use serde_json::Value;
 use crate::cross::toolchain::Toolchain;
 use crate::tools::{cargo, output};
 
-/// Raspberry Pi 3 and Zero 2 W, Raspberry Pi 4, Raspberry Pi 5, and all that QEMU has; and the set of kernels that is best on each.
-const PROCESSORS: [(&str, &str); 4] =
-    [("cortex-a53", "neon-inorder"), ("cortex-a72", "neon"), ("cortex-a76", "dotprod"), ("max", "i8mm")];
+/// Raspberry Pi 3 and Zero 2 W, Raspberry Pi 4, Raspberry Pi 5, and all that QEMU has; the set of kernels that is best on each, and
+/// those that compute in float16 there.
+const PROCESSORS: [(&str, &str, &str); 4] = [
+    ("cortex-a53", "neon-inorder", "none"),
+    ("cortex-a72", "neon", "none"),
+    ("cortex-a76", "dotprod", "dotprod"),
+    ("max", "i8mm", "dotprod, i8mm"),
+];
 
 /// Multiplications of a register, by what they are called and the first operand.
-const MULTIPLICATIONS: [(&str, &str, usize); 9] = [
+const MULTIPLICATIONS: [(&str, &str, usize); 10] = [
     ("fmla", ".4s", 4),
+    ("fmla", ".8h", 8),
     ("sdot", ".4s", 16),
     ("usmmla", ".4s", 32),
     ("smull", ".8h", 8),
@@ -31,9 +37,10 @@ const MULTIPLICATIONS: [(&str, &str, usize); 9] = [
 /// The loops that nearly all time goes into: a function, the multiplications of one turn, and the most instructions that it may
 /// have, for each loop of that function with so many. The table in the documentation of the kernels is this one; what the compiler
 /// orders has room for another of its versions.
-const LOOPS: [(&str, usize, &[usize]); 7] = [
+const LOOPS: [(&str, usize, &[usize]); 8] = [
     // As the compiler orders them, and for processors that do not order them themselves.
     ("edge_kernels::gemm::run::neon", 384, &[124, 164]),
+    ("edge_kernels::neon::halves::gemm_halves", 768, &[111]),
     ("edge_kernels::quads::dot", 1536, &[120]),
     ("edge_kernels::quads::i8mm", 1536, &[71]),
     // For processors that order them, for those that do not, and with values of -128.
@@ -43,13 +50,44 @@ const LOOPS: [(&str, usize, &[usize]); 7] = [
     ("edge_kernels::neon::fours::depthwise_fours", 256, &[60]),
 ];
 
+/// The processors and sets on which kernels run at the sizes of real networks: every set once.
+const BIG: [(&str, &str); 4] =
+    [("cortex-a76", "neon-inorder"), ("cortex-a76", "neon"), ("cortex-a76", "dotprod"), ("max", "i8mm")];
+
+/// Runs the kernels at the sizes of real networks, on every set of this machine and of the boards' processors.
+pub fn big(cache: &Path) -> Result<String> {
+    let here = output(&mut cargo(&["test", "--locked", "-p", "edge-kernels", "--test", "big", "--", "--ignored"])?)?;
+    let mut proved = vec![format!("{} on this machine", passed(&here)?)];
+    let toolchain = Toolchain::prepare(cache)?;
+    let qemu = apt::fetch(cache, &sets::EMULATOR)?.join("usr/bin/qemu-aarch64-static");
+    let named = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("big-"));
+    let tests =
+        build(cache, &toolchain)?.into_iter().find(named).context("the tests with big shapes were not built")?;
+    for (processor, set) in BIG {
+        let mut run = Command::new(&qemu);
+        run.args(["-cpu", processor, "-L"]).arg(toolchain.gcc.join("usr/aarch64-linux-gnu")).arg(&tests);
+        let text =
+            output(run.arg("--ignored").env("EDGE_ISA", set)).with_context(|| format!("{set} on {processor}"))?;
+        proved.push(format!("{} on {processor} ({set})", passed(&text)?));
+    }
+    Ok(format!("tests of the kernels with big shapes passed: {}", proved.join("; ")))
+}
+
+/// How many tests passed, none of them failed.
+fn passed(text: &str) -> Result<usize> {
+    let passed = text.lines().filter_map(|line| line.strip_prefix("test result: ok. ")?.split(" passed").next());
+    let passed = passed.filter_map(|count| count.parse::<usize>().ok()).sum();
+    ensure!(passed > 0, "the tests printed no result");
+    Ok(passed)
+}
+
 /// Builds the tests of the kernels, runs them on every processor, and counts.
 pub fn run(cache: &Path) -> Result<String> {
     let toolchain = Toolchain::prepare(cache)?;
     let qemu = apt::fetch(cache, &sets::EMULATOR)?.join("usr/bin/qemu-aarch64-static");
     let tests = build(cache, &toolchain)?;
     let mut proved = vec![];
-    for (processor, set) in PROCESSORS {
+    for (processor, set, float16) in PROCESSORS {
         let mut text = String::new();
         for tests in &tests {
             let mut run = Command::new(&qemu);
@@ -57,10 +95,12 @@ pub fn run(cache: &Path) -> Result<String> {
             text += &output(run.arg("--nocapture")).with_context(|| format!("on {processor}"))?;
         }
         ensure!(text.contains(&format!("best set: {set}\n")), "on {processor} the best set is not {set}");
-        let passed = text.lines().filter_map(|line| line.strip_prefix("test result: ok. ")?.split(" passed").next());
-        let passed: usize = passed.filter_map(|count| count.parse::<usize>().ok()).sum();
-        ensure!(passed > 0, "on {processor} the tests printed no result");
-        proved.push(format!("{passed} on {processor} ({set})"));
+        ensure!(
+            text.contains(&format!("float16 arithmetic: {float16}\n")),
+            "{float16}: that is not what computes in float16 on {processor}"
+        );
+        let passed = passed(&text).with_context(|| format!("on {processor}"))?;
+        proved.push(format!("{passed} on {processor} ({set}; float16 arithmetic: {float16})"));
     }
     let mut objdump = Command::new(cache.join("cross/bin/aarch64-objdump"));
     objdump.args(["--disassemble", "--demangle", "--no-show-raw-insn"]).args(&tests);

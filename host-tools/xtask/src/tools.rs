@@ -50,12 +50,19 @@ pub fn run(command: &mut Command) -> Result<()> {
 
 /// Runs a command and returns its standard output; its standard error is shown when it fails.
 pub fn output(command: &mut Command) -> Result<String> {
+    Ok(outputs(command)?.0)
+}
+
+/// The same with its standard error.
+pub fn outputs(command: &mut Command) -> Result<(String, String)> {
     let output = command.output().with_context(|| format!("cannot start {:?}", command.get_program()))?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        let stderr = String::from_utf8_lossy(&output.stderr);
         bail!("{} failed: {}\n{}", shown(command), output.status, stderr.trim_end());
     }
-    String::from_utf8(output.stdout).with_context(|| format!("{} printed something that is no text", shown(command)))
+    let stdout = String::from_utf8(output.stdout);
+    let stdout = stdout.with_context(|| format!("{} printed something that is no text", shown(command)))?;
+    Ok((stdout, stderr.into_owned()))
 }
 
 /// The command as a person would type it, shortened.

@@ -209,7 +209,9 @@ impl<'a> Bench<'a> {
     /// The largest difference of a logit.
     pub fn same_as_here(&mut self, found: &Classified, picture: &PictureData) -> Result<f32> {
         let expected: Expected = self.reference.classify(picture)?;
-        self.reference.agrees(found, &expected)
+        let patience = self.patience();
+        let computes_as = self.dut.link()?.greet(patience)?.tolerance.clone();
+        self.reference.agrees(found, &expected, &computes_as)
     }
 
     /// Looks until there is something, errors included: a camera that starts anew does not answer at once.

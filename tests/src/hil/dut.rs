@@ -10,15 +10,6 @@ use std::time::{Duration, Instant};
 /// How often something that is waited for is looked at.
 pub(super) const LOOK: Duration = Duration::from_millis(200);
 
-/// How a start went.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Boot {
-    /// Seconds from power on to the first class, by the device's own clock; nothing where it was running already.
-    pub first_class_s: Option<f64>,
-    /// It stalled once and was started again.
-    pub retried: bool,
-}
-
 /// What a camera may suffer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum CameraFault {
@@ -69,8 +60,14 @@ pub trait Dut {
     /// What it was made with.
     fn files(&self) -> &Files;
 
-    /// Gives it power and waits for the first class. A device that runs already is left running.
-    fn boot(&mut self) -> Result<Boot>;
+    /// Gives it power and waits for the first class: seconds from power on to it by the device's own clock. A device that runs
+    /// already is left running, and has none.
+    fn boot(&mut self) -> Result<Option<f64>>;
+
+    /// How many of its starts stalled and were tried again.
+    fn retries(&self) -> u32 {
+        0
+    }
 
     /// A connected link; it is connected anew where the last one is lost ([`Dut::lost`]) or the device was started since.
     fn link(&mut self) -> Result<&mut Client>;

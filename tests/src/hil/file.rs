@@ -52,6 +52,22 @@ pub enum Capability {
     Temperature,
 }
 
+impl Capability {
+    /// Whether a device of this kind can have it, whatever its file says.
+    pub fn fits(self, kind: &Kind) -> bool {
+        use Capability::*;
+        let [host, remote, qemu] =
+            [matches!(kind, Kind::Host(_)), matches!(kind, Kind::Remote(_)), matches!(kind, Kind::Qemu(_))];
+        match self {
+            Link | Control | ReadOnly | Shell | Console | Packages | Supervised | Watchdog => true,
+            PowerCut | Reboot | Camera | Clock | DataPartition => !host,
+            Show => !remote,
+            CameraFaults | Systems | Card => qemu,
+            Temperature => remote,
+        }
+    }
+}
+
 impl fmt::Display for Capability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)
@@ -147,6 +163,32 @@ pub enum Kind {
     Qemu(Qemu),
 }
 
+impl Kind {
+    /// What its part of the file is called.
+    fn table(&self) -> &'static str {
+        match self {
+            Kind::Host(_) => "[host]",
+            Kind::Remote(_) => "[remote]",
+            Kind::Qemu(_) => "[qemu]",
+        }
+    }
+
+    /// Files that it cannot do without.
+    pub fn files(&self) -> Vec<&Path> {
+        match self {
+            Kind::Host(host) => vec![&host.model],
+            Kind::Qemu(qemu) => vec![&qemu.model],
+            Kind::Remote(remote) => {
+                let link = match &remote.link {
+                    Address::Tcp { key, .. } => Some(key.as_path()),
+                    _ => None,
+                };
+                std::iter::once(remote.package.as_path()).chain(remote.key.as_deref()).chain(link).collect()
+            }
+        }
+    }
+}
+
 /// `[host]`: `edge-camera` on this machine, under `edge-init supervise`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -215,16 +257,21 @@ impl DutFile {
         if kinds.iter().filter(|there| **there).count() != 1 {
             bail!("{}: one of [host], [remote] and [qemu] says what the device is", path.display());
         }
+        let kind = file.kind()?;
+        if let Some(capability) = file.capabilities.iter().find(|capability| !capability.fits(&kind)) {
+            bail!("{}: a {} cannot have the capability {capability}", path.display(), kind.table());
+        }
         let folder = path.parent().unwrap_or(Path::new(""));
-        let models = file.host.as_mut().map(|host| &mut host.model).into_iter();
-        let models = models.chain(file.qemu.as_mut().map(|qemu| &mut qemu.model));
-        let remote = file.remote.iter_mut().flat_map(|remote| {
-            [Some(&mut remote.package), remote.key.as_mut()].into_iter().flatten().chain(match &mut remote.link {
-                Address::Tcp { key, .. } => Some(key),
-                _ => None,
-            })
-        });
-        for path in models.chain(remote) {
+        let mut paths: Vec<&mut PathBuf> = file.host.iter_mut().map(|host| &mut host.model).collect();
+        paths.extend(file.qemu.iter_mut().map(|qemu| &mut qemu.model));
+        if let Some(remote) = &mut file.remote {
+            paths.push(&mut remote.package);
+            paths.extend(&mut remote.key);
+            if let Address::Tcp { key, .. } = &mut remote.link {
+                paths.push(key);
+            }
+        }
+        for path in paths {
             *path = folder.join(&*path);
         }
         Ok(file)

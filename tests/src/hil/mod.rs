@@ -16,7 +16,7 @@ mod run;
 
 pub use bench::{Bench, Photo, Sight, photos};
 pub use cases::CASES;
-pub use dut::{Boot, CameraFault, Dut, Failing, Files, first_class};
+pub use dut::{CameraFault, Dut, Failing, Files, first_class};
 pub use file::{Capability, DutFile, Host, Kind, Qemu, Remote, Size};
 pub use frame::frame;
 pub use outcome::{Evidence, Figure, Outcome, Run, Verdict};

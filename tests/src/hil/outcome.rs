@@ -19,8 +19,8 @@ pub struct Run {
     pub device: Option<String>,
     /// Seconds from power on to the first class, by the device's clock.
     pub first_class_s: Option<f64>,
-    /// The start stalled and was tried again.
-    pub retried: bool,
+    /// How many starts stalled and were tried again.
+    pub retries: u32,
     /// Why no case could be run.
     pub broken: Option<String>,
     /// A case each.

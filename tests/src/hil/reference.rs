@@ -72,12 +72,12 @@ impl Reference {
     }
 
     /// Fails, with what differs, where an answer is not as expected: the tensor bit for bit, the logits within the
-    /// package's tolerance. The largest difference of a logit.
+    /// package's tolerance for what computes there ([`edge_link::Hello::tolerance`]). The largest difference of a logit.
     ///
     /// # Errors
     ///
     /// See above.
-    pub fn agrees(&self, found: &Classified, expected: &Expected) -> Result<f32> {
+    pub fn agrees(&self, found: &Classified, expected: &Expected, computes_as: &str) -> Result<f32> {
         ensure!(
             found.tensor == expected.tensor,
             "the preprocessed tensor is another one ({}…, {}… on this machine)",
@@ -90,7 +90,7 @@ impl Reference {
             found.logits.len(),
             expected.logits.len()
         );
-        let allowed = allowed(&expected.logits, self.classifier.manifest().tolerance);
+        let allowed = allowed(&expected.logits, self.classifier.manifest().tolerance_of(computes_as));
         let mut most = 0f32;
         for (class, (here, there)) in expected.logits.iter().zip(&found.logits).enumerate() {
             let delta = (here - there).abs();

@@ -1,6 +1,6 @@
 //! Runs cases.
 
-use super::{Bench, Boot, CASES, Capability, Case, Dut, DutFile, Outcome, Run, Verdict};
+use super::{Bench, CASES, Capability, Case, Dut, DutFile, Outcome, Run, Verdict};
 use anyhow::Result;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -51,13 +51,14 @@ pub fn run(dut: &mut dyn Dut, options: &Options, folder: &Path, tell: &mut dyn F
         seed: options.seed,
         device: None,
         first_class_s: None,
-        retried: false,
+        retries: 0,
         broken: None,
         cases: vec![],
     };
     if let Err(why) = all(dut, options, folder, tell, &mut run) {
         run.broken = Some(format!("{why:#}"));
     }
+    run.retries = dut.retries();
     run.seconds = begin.elapsed().as_secs_f64();
     run
 }
@@ -69,8 +70,7 @@ fn all(
     tell: &mut dyn FnMut(&Outcome),
     run: &mut Run,
 ) -> Result<()> {
-    let Boot { first_class_s, retried } = dut.boot()?;
-    (run.first_class_s, run.retried) = (first_class_s, retried);
+    run.first_class_s = dut.boot()?;
     if dut.about().capabilities.contains(&Capability::Link) {
         run.device = dut.link()?.hello().map(|hello| {
             let (board, about) = (&hello.board, &hello.about);

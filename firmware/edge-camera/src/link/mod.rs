@@ -239,6 +239,7 @@ fn hello(settings: &Settings, model: &Model, source: String) -> Hello {
         board: settings.board().into(),
         isa: description.isa.clone(),
         backend: description.backend.into(),
+        tolerance: description.tolerance.into(),
         package: model.digest,
         about: model.about.clone(),
         source,

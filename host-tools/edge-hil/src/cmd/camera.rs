@@ -3,7 +3,7 @@
 use crate::cmd::Usage;
 use crate::{cmd, dut, out};
 use anyhow::Result;
-use edge_suite::hil::lab::{Line, Script, Trace, What, lab};
+use edge_suite::hil::lab::{Line, Script, Trace, What, difference, lab, possible};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,7 +41,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         (None, Some(script)) => Script::read(script).and_then(|s| s.steps(format, size)).map_err(usage)?,
         (None, None) => return Err(Usage("a script or --replay is needed".into()).into()),
     };
-    std::fs::create_dir_all(&args.output)?;
+    possible(&file, &steps).map_err(usage)?;
+    let _results = cmd::results(&args.output)?;
     let mut device = dut::open(file, &args.output)?;
     device.boot()?;
     let trace = lab(device.as_mut(), steps, &args.output, &mut |line| {
@@ -51,15 +52,17 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         trace.write(path)?;
     }
     let Some(recorded) = recorded else { return Ok(ExitCode::SUCCESS) };
-    let (before, now) = (recorded.outcome(), trace.outcome());
-    if before == now {
-        out::line(format_args!("the same as recorded, in {} things done and seen", now.len()))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let place = before.iter().zip(&now).take_while(|(before, now)| before == now).count();
-    let at = |outcome: &[String]| outcome.get(place).map_or("nothing more", |text| text.trim()).to_owned();
-    out::line(format_args!("DIFFERENT from what was recorded: {} then, {} now", at(&before), at(&now)))?;
-    Ok(ExitCode::FAILURE)
+    let now = trace.outcome();
+    Ok(match difference(&recorded.outcome(), &now) {
+        None => {
+            out::line(format_args!("the same as recorded, in {} things done and seen", now.len()))?;
+            ExitCode::SUCCESS
+        }
+        Some(why) => {
+            out::line(format_args!("DIFFERENT from what was recorded, {why}"))?;
+            ExitCode::FAILURE
+        }
+    })
 }
 
 fn text(line: &Line) -> String {

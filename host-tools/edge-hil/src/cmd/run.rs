@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if options.cases().next().is_none() {
         return Err(Usage(format!("no case is called like {}; see edge-hil list", args.case.join(", "))).into());
     }
-    std::fs::create_dir_all(&args.output).with_context(|| format!("cannot make {}", args.output.display()))?;
+    let _results = cmd::results(&args.output)?;
     out::line(format_args!("{}, seed {seed}", file.name))?;
     let mut device = dut::open(file, &args.output)?;
     let run = hil::run(device.as_mut(), &options, &args.output, &mut |outcome| {

@@ -9,7 +9,7 @@ use super::programs::{built, group, output, wait};
 use crate::interrupt;
 use anyhow::{Context, Result, bail, ensure};
 use edge_link::{Address, Client, RawFrame, Stream};
-use edge_suite::hil::{Boot, Capability, Dut, DutFile, Files, Host, Size, first_class, frame, photos};
+use edge_suite::hil::{Capability, Dut, DutFile, Files, Host, Size, first_class, frame, photos};
 use edge_vision::{ColorMatrix, ColorRange, PixelFormat};
 use rustix::process::Signal;
 use std::fs::File;
@@ -53,11 +53,8 @@ pub struct HostDut {
 impl HostDut {
     /// Packages the model and puts it into the slots.
     pub fn new(about: DutFile, host: Host, results: &Path) -> Result<HostDut> {
-        use Capability::*;
-        let known = [Link, Control, ReadOnly, Shell, Console, Show, Packages, Supervised, Watchdog];
-        super::all_known(&about, &known, "[host]")?;
         ensure!(
-            about.capabilities.contains(&Show) && !about.formats.is_empty() && !about.sizes.is_empty(),
+            about.capabilities.contains(&Capability::Show) && !about.formats.is_empty() && !about.sizes.is_empty(),
             "{}: a [host] has the capability show, with formats and sizes",
             about.name
         );
@@ -72,7 +69,7 @@ impl HostDut {
         let mut pack = Command::new(&edge_pack);
         pack.arg(&host.model).arg("-o").arg(&package).arg("--sign").arg(&key);
         output(pack.args(["--sequence", "1", "--name", "device"]), b"", PATIENCE * 5)?;
-        let control = about.capabilities.contains(&Control);
+        let control = about.capabilities.contains(&Capability::Control);
         std::fs::write(
             path("camera.toml"),
             format!(
@@ -158,9 +155,9 @@ impl Dut for HostDut {
         &self.files
     }
 
-    fn boot(&mut self) -> Result<Boot> {
+    fn boot(&mut self) -> Result<Option<f64>> {
         if self.supervisor.is_some() {
-            return Ok(Boot { first_class_s: None, retried: false });
+            return Ok(None);
         }
         let begin = Instant::now();
         let console = File::options().append(true).open(&self.console)?;
@@ -173,7 +170,7 @@ impl Dut for HostDut {
         interrupt::ends_too(supervisor.id());
         self.supervisor = Some(supervisor);
         first_class(self)?;
-        Ok(Boot { first_class_s: Some(begin.elapsed().as_secs_f64()), retried: false })
+        Ok(Some(begin.elapsed().as_secs_f64()))
     }
 
     fn link(&mut self) -> Result<&mut Client> {

@@ -7,7 +7,7 @@ use super::programs::output;
 use crate::cmd::Usage;
 use anyhow::{Context, Result, bail};
 use edge_link::{Address, Client, Stream};
-use edge_suite::hil::{Boot, Capability, Dut, DutFile, Files, Remote, first_class};
+use edge_suite::hil::{Capability, Dut, DutFile, Files, Remote, first_class};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -56,26 +56,6 @@ impl RemoteDut {
                 );
             }
         }
-        super::all_known(
-            &about,
-            &[
-                Link,
-                Control,
-                ReadOnly,
-                Shell,
-                Console,
-                PowerCut,
-                Reboot,
-                Camera,
-                Packages,
-                Supervised,
-                Watchdog,
-                Clock,
-                DataPartition,
-                Temperature,
-            ],
-            "[remote]",
-        )?;
         // What ssh would take for an option is no host.
         if let Some(host) = remote.ssh.as_ref().filter(|host| host.starts_with('-')) {
             return Err(Usage(format!("{}: {host:?} is no host", about.name)).into());
@@ -131,14 +111,14 @@ impl Dut for RemoteDut {
         &self.files
     }
 
-    fn boot(&mut self) -> Result<Boot> {
+    fn boot(&mut self) -> Result<Option<f64>> {
         let was_dark = std::mem::take(&mut self.dark);
         // A board that has power takes no harm from being given it again, and one that has none starts.
         if !self.remote.power_on.is_empty() {
             self.power(&self.remote.power_on)?;
         }
         let first = first_class(self)?;
-        Ok(Boot { first_class_s: first.filter(|_| was_dark), retried: false })
+        Ok(first.filter(|_| was_dark))
     }
 
     fn link(&mut self) -> Result<&mut Client> {

@@ -107,6 +107,7 @@ pub enum End {
 /// A board that runs. It is killed when this is dropped, as by a power cut: what it had not written is lost.
 pub struct Machine {
     child: Killed,
+    begun: Instant,
     console: Console,
     last: Option<Instant>,
     end: Option<End>,
@@ -123,7 +124,7 @@ impl Machine {
         let mut child = Killed(qemu.process_group(0).spawn().context("starting QEMU")?);
         interrupt::ends_too(child.0.id());
         let console = Console::read(&mut child.0)?;
-        Ok(Machine { child, console, last: None, end: None, differences })
+        Ok(Machine { child, begun: Instant::now(), console, last: None, end: None, differences })
     }
 
     /// What was printed so far.
@@ -134,6 +135,11 @@ impl Machine {
     /// Whether its first process has begun.
     pub fn alive(&self) -> bool {
         self.console.has(ALIVE)
+    }
+
+    /// How long it has had power.
+    pub fn age(&self) -> Duration {
+        self.begun.elapsed()
     }
 
     /// How it ended, if it did.

@@ -14,13 +14,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use edge_link::{Address, Client, RawFrame, Stream};
+use edge_link::{Address, Client, LinkError, RawFrame, Stream};
 use edge_rig::apt;
 use edge_rig::console::tail;
-use edge_suite::hil::{Boot, CameraFault, Capability, Dut, DutFile, Files, Qemu, Size, frame, photos};
+use edge_suite::hil::{CameraFault, Capability, Dut, DutFile, Files, Qemu, Size, frame, photos};
 use edge_system::board::{self, Board};
 
-use crate::{dut, interrupt, out};
+use crate::cmd::Usage;
+use crate::{interrupt, out};
 use agent::Agent;
 use machine::{Emulator, End, LINK_PORT, Machine, SHELL_PORT, Start, is_virt};
 use made::Made;
@@ -34,6 +35,9 @@ const SPARE: Duration = Duration::from_secs(600);
 /// How long switching off in order may take.
 const DOWN: Duration = Duration::from_secs(180);
 
+/// How long a board is greeted before it is looked after.
+const GREETING: Duration = Duration::from_secs(10);
+
 /// How often a board is looked at while it is waited for.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -45,6 +49,9 @@ const COMMIT: &str = "edge.commit=5";
 
 /// Where the guest's half of the camera is.
 const CAMERA: &str = ". /test/camera.sh\n";
+
+/// What is done by the shell, which listens on a virtio port.
+const BY_SHELL: [Capability; 3] = [Capability::Shell, Capability::Show, Capability::CameraFaults];
 
 /// An emulated board.
 pub struct QemuDut {
@@ -62,6 +69,10 @@ pub struct QemuDut {
     /// What earlier starts printed.
     printed: String,
     starts: u32,
+    /// The last start stalled.
+    stalled: bool,
+    /// How many did.
+    retries: u32,
     /// What was told of how this differs from a real board.
     told: Vec<String>,
     /// What the camera shows: its layout and size.
@@ -74,8 +85,12 @@ pub struct QemuDut {
 impl QemuDut {
     /// Fetches QEMU and makes the image. `results` gets the console.
     pub fn new(about: DutFile, qemu: Qemu, results: &Path) -> Result<QemuDut> {
-        dut::all_known(&about, CAN, "[qemu]")?;
-        let board = board::by_name(&qemu.board)?;
+        let board = board::by_name(&qemu.board).map_err(|e| Usage(format!("{}: {e}", about.name)))?;
+        let shell = BY_SHELL.into_iter().find(|capability| about.capabilities.contains(capability));
+        if let Some(capability) = shell.filter(|_| !is_virt(board)) {
+            let why = format!("{}: {capability} needs a virtio port, which {} has not", about.name, board.name);
+            return Err(Usage(why).into());
+        }
         let cache = apt::cache_dir()?;
         let emulator = Emulator::fetch(&cache)?;
         let boards = cache.join("boards");
@@ -109,6 +124,8 @@ impl QemuDut {
             client: None,
             printed: String::new(),
             starts: 0,
+            stalled: false,
+            retries: 0,
             told: vec![],
             shown: (format.to_string(), size),
             console: results.join("console.txt"),
@@ -161,18 +178,37 @@ impl QemuDut {
         Ok(())
     }
 
-    /// Where it has started anew by itself, does so. An error where it is off.
+    /// Looks after the board: one that has started anew by itself does so, one whose start has stalled is started once more.
+    /// An error where it is off, or has stalled twice.
     fn tend(&mut self) -> Result<&mut Machine> {
-        let ended = match &mut self.machine {
-            Some(machine) => machine.ended()?,
-            None => bail!("{} is off", self.about.name),
+        let name = &self.about.name;
+        let Some(machine) = &mut self.machine else { bail!("{name} is off") };
+        let (alive, ended) = (machine.alive(), machine.ended()?);
+        let stalled = match ended {
+            _ if alive => None,
+            Some(_) => Some("ended before its first process began".to_owned()),
+            None if machine.age() > EARLY => {
+                Some(format!("did not come to its first process in {} s", EARLY.as_secs()))
+            }
+            None => None,
         };
-        match ended {
-            None => {}
-            Some(End::Again) => self.start()?,
-            Some(End::Off) => {
-                self.end()?;
-                bail!("{} has switched itself off", self.about.name);
+        if let Some(why) = stalled {
+            let printed = machine.printed();
+            if self.stalled {
+                bail!("{name} {why}, twice; its console ends with:\n{}", tail(&printed));
+            }
+            out::tell(format_args!("{name} {why}; it is started once more"));
+            (self.stalled, self.retries) = (true, self.retries + 1);
+            self.start()?;
+        } else if alive {
+            self.stalled = false;
+            match ended {
+                None => {}
+                Some(End::Again) => self.start()?,
+                Some(End::Off) => {
+                    self.end()?;
+                    bail!("{} has switched itself off", self.about.name);
+                }
             }
         }
         self.machine.as_mut().context("a board that runs")
@@ -201,17 +237,14 @@ impl QemuDut {
         self.shell(&format!("{CAMERA}{script}"), patience).map(drop)
     }
 
-    /// One start, until the first class.
-    fn first_class(&mut self) -> Result<Started> {
+    /// Waits for the first class: when it came, in seconds of the board's clock.
+    fn first_class(&mut self) -> Result<f64> {
         let begin = Instant::now();
         let all = self.about.first_class() + SPARE;
         loop {
             let machine = self.tend()?;
             if let Some(seconds) = first_class(&machine.printed()) {
-                return Ok(Started::Classified(seconds));
-            }
-            if !machine.alive() && begin.elapsed() > EARLY {
-                return Ok(Started::Stalled);
+                return Ok(seconds);
             }
             if begin.elapsed() > all {
                 let printed = machine.printed();
@@ -225,14 +258,6 @@ impl QemuDut {
             std::thread::sleep(LOOK);
         }
     }
-}
-
-/// How a start went on.
-enum Started {
-    /// After so many seconds of the board's clock.
-    Classified(f64),
-    /// Nothing came of the first process.
-    Stalled,
 }
 
 /// When the first class came, in seconds of the board's clock: `edge-init: first class LABEL after S s`.
@@ -250,38 +275,33 @@ impl Dut for QemuDut {
         &self.made.files
     }
 
-    fn boot(&mut self) -> Result<Boot> {
+    fn boot(&mut self) -> Result<Option<f64>> {
         if self.machine.is_some() && matches!(self.tend(), Ok(machine) if first_class(&machine.printed()).is_some()) {
-            return Ok(Boot { first_class_s: None, retried: false });
+            return Ok(None);
         }
         if self.machine.is_none() {
             self.start()?;
         }
-        let mut retried = false;
-        loop {
-            match self.first_class()? {
-                Started::Classified(seconds) => return Ok(Boot { first_class_s: Some(seconds), retried }),
-                Started::Stalled if !retried => {
-                    let seconds = EARLY.as_secs();
-                    out::tell(format_args!(
-                        "{} printed nothing of its first process within {seconds} s; it is started once more",
-                        self.about.name
-                    ));
-                    retried = true;
-                    self.start()?;
-                }
-                Started::Stalled => bail!("{} did not start, twice", self.about.name),
-            }
-        }
+        self.first_class().map(Some)
+    }
+
+    fn retries(&self) -> u32 {
+        self.retries
     }
 
     fn link(&mut self) -> Result<&mut Client> {
-        let starts = self.starts;
         self.tend()?;
-        if self.client.is_none() || self.starts != starts {
-            let mut client = Client::over(self.wire()?);
-            client.greet(self.about.patience())?;
-            self.client = Some(client);
+        if self.client.is_none() {
+            let end = Instant::now() + self.about.patience();
+            // A board without virtio goes down without hanging up, so it is looked after meanwhile.
+            self.client = Some(loop {
+                let mut client = Client::over(self.wire()?);
+                match client.greet(GREETING) {
+                    Ok(_) => break client,
+                    Err(LinkError::Silent { .. }) if Instant::now() < end => {}
+                    Err(why) => return Err(why.into()),
+                }
+            });
         }
         self.client.as_mut().context("a link that was just made")
     }
@@ -394,30 +414,6 @@ impl Drop for QemuDut {
         let _ = self.end();
     }
 }
-
-/// What a board under QEMU can have.
-const CAN: &[Capability] = {
-    use Capability::*;
-    &[
-        Link,
-        Control,
-        ReadOnly,
-        Shell,
-        Console,
-        PowerCut,
-        Reboot,
-        Camera,
-        Show,
-        CameraFaults,
-        Packages,
-        Systems,
-        Supervised,
-        Watchdog,
-        Clock,
-        DataPartition,
-        Card,
-    ]
-};
 
 #[cfg(test)]
 mod tests {

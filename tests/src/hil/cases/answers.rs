@@ -24,6 +24,7 @@ pub fn hello(bench: &mut Bench) -> Result<()> {
         ("board", &hello.board),
         ("instruction set", &hello.isa),
         ("backend", &hello.backend),
+        ("tolerance", &hello.tolerance),
         ("source", &hello.source),
     ] {
         ensure!(!text.is_empty(), "it does not say its {what}");

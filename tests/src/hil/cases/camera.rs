@@ -1,9 +1,9 @@
 //! Cases with a V4L2 camera in front of the device.
 
-use crate::hil::lab::{Trace, follow};
+use crate::hil::lab::{Trace, difference, follow};
 use crate::hil::{Bench, CameraFault, Failing, Size, frame, photos};
 use crate::root;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use edge_link::{PROTOCOL, PictureData, Request, Response};
 use serde_json::Value;
 
@@ -26,12 +26,12 @@ const TAIL: u32 = 1 << 18;
 /// The camera that the device's file promises, in the format and size that it names first.
 pub fn found(bench: &mut Bench) -> Result<()> {
     let Response::Hello(hello) = bench.ask(&Request::Hello { protocol: PROTOCOL })? else {
-        anyhow::bail!("the camera gives another answer when asked who it is");
+        bail!("the camera gives another answer when asked who it is");
     };
     ensure!(hello.source.contains("v4l2:") || hello.source.starts_with("camera "), "its source is {:?}", hello.source);
     let patience = bench.patience();
     let last = bench.wait_for("there is a last frame", patience, |bench| bench.last_frame())?;
-    let PictureData::Raw(raw) = &last else { anyhow::bail!("the camera delivers files") };
+    let PictureData::Raw(raw) = &last else { bail!("the camera delivers files") };
     let about = bench.dut.about();
     let size = Size { width: raw.width, height: raw.height };
     ensure!(about.formats.contains(&raw.format), "it delivers {}, its file has {:?}", raw.format, about.formats);
@@ -52,7 +52,7 @@ pub fn exact(bench: &mut Bench) -> Result<()> {
         let picture = PictureData::Raw(shown.clone());
         let sight = bench.show(shown.clone()).with_context(context)?;
         let delivered = bench.last_frame()?.context("there is no last frame")?;
-        let PictureData::Raw(raw) = &delivered else { anyhow::bail!("the camera delivers files") };
+        let PictureData::Raw(raw) = &delivered else { bail!("the camera delivers files") };
         ensure!(raw.color == shown.color, "{}: delivered as {:?}, shown as {:?}", context(), raw.color, shown.color);
         let found = bench.classify(delivered.clone())?;
         most = most.max(bench.same_as_here(&found, &picture).with_context(context)?);
@@ -246,8 +246,9 @@ pub fn recorded(bench: &mut Bench) -> Result<()> {
         let context = || path.display().to_string();
         let before = Trace::read(path)?;
         let now = follow(bench, before.steps(), &mut |_| {}).with_context(context)?;
-        let (before, now) = (before.events(), now.events());
-        ensure!(before == now, "{}: recorded {before:#?}, now {now:#?}", context());
+        if let Some(why) = difference(&before.events(), &now.events()) {
+            bail!("{}, {why}", context());
+        }
     }
     bench.figure("traces", traces.len() as f64, "");
     // What was there before.

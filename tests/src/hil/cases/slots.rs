@@ -10,6 +10,9 @@ use std::time::Duration;
 /// How long a board may take to check and write a package or a system, and to start again from another.
 pub const INSTALLATION: Duration = Duration::from_secs(900);
 
+/// What is said of a package whose bytes are not those that were signed.
+const DAMAGED: &str = "it is damaged: the digest of ";
+
 /// A script that inverts the bits of one byte: of `$file`, at `$at`.
 const FLIP: &str = r#"
 byte=$(dd if="$file" bs=1 skip=$at count=1 2>/dev/null | od -An -tu1 | tr -d ' ')
@@ -32,16 +35,34 @@ pub fn damaged_package(bench: &mut Bench) -> Result<()> {
     })?;
     let newest = "file=$(ls -t /data/packages/*/package.edgepack | head -n 1)\nat=200000\n";
     bench.dut.shell(&format!("{newest}{FLIP}"), patience)?;
+    let (lines, mark) = (bench.dut.log()?.len(), mark(bench)?);
     start_anew(bench)?;
     let now = edge_package::hex(&running(bench)?);
     ensure!(before.contains(&now), "{now} runs, which is no package from before the damaged one");
-    if bench.dut.about().capabilities.contains(&crate::hil::Capability::Console) {
-        let console = bench.dut.console()?;
-        let told =
-            console.lines().rfind(|line| line.contains("slot") && line.contains("package") && !line.contains("hook"));
-        ensure!(told.is_some(), "the console says nothing of the damaged package");
+    // That start says once which slot runs instead, and that it is for the damage.
+    let log = bench.dut.log()?;
+    let told: Vec<&str> =
+        log.iter().skip(lines).filter(|line| gave_way(line)).filter_map(|line| line["detail"].as_str()).collect();
+    let [told] = told[..] else {
+        bail!("the log tells {} times that a damaged package gave way: {told:?}", told.len())
+    };
+    ensure!(told.contains(DAMAGED), "the package gave way, but the log does not name the damage: {told}");
+    if let Some(mark) = mark {
+        let what = format!("the console of that start tells it, too: {told}");
+        bench.wait_for(&what, patience, |bench| Ok(printed(bench, mark)?.contains(told).then_some(())))?;
     }
     still_right(bench)
+}
+
+/// Whether a line of the log tells that a package was refused and another one runs: one that was kept, or one on trial.
+fn gave_way(line: &serde_json::Value) -> bool {
+    ["slot_fallback", "package_returned"].iter().any(|event| line["event"] == *event)
+}
+
+/// How much the console has printed so far, where the device has one.
+fn mark(bench: &mut Bench) -> Result<Option<usize>> {
+    let console = bench.dut.about().capabilities.contains(&crate::hil::Capability::Console);
+    console.then(|| Ok(bench.dut.console()?.len())).transpose()
 }
 
 /// What the console has printed since `mark`, a length of it from before.
