@@ -247,12 +247,12 @@ unsafe fn pack<H: Halves>(h: H, top: i32, rows: &[u32], source: Source, packed: 
     let mut first = 0;
     while first < rows.len() {
         let height = height(H::Set::LANES, rows.len() - first);
-        for i in first..first + height {
+        for (i, start) in rows.iter().enumerate().skip(first).take(height) {
             let mut largest = 0;
             for run in 0..source.runs {
                 // SAFETY: the caller's promise.
                 let from = unsafe {
-                    std::slice::from_raw_parts(source.a.add(rows[i] as usize + run * source.pitch), source.run)
+                    std::slice::from_raw_parts(source.a.add(*start as usize + run * source.pitch), source.run)
                 };
                 for (to, from) in line[run * source.run..][..source.run].iter_mut().zip(from) {
                     *to = *from;
@@ -409,18 +409,16 @@ impl<S: Simd> Halves for Simulated<S> {
                         }
                         s.load(w.as_ptr())
                     });
-                    for i in 0..M {
+                    for (i, sums) in short.iter_mut().enumerate() {
                         let x = s.splat(*a.add((k / TOGETHER * M + i) * TOGETHER + k % TOGETHER));
-                        for j in 0..N {
-                            short[i][j] = rounded(s, s.fma(x, w[j], short[i][j]));
+                        for (sum, w) in sums.iter_mut().zip(w) {
+                            *sum = rounded(s, s.fma(x, w, *sum));
                         }
                     }
                 }
             }
-            for i in 0..M {
-                for j in 0..N {
-                    sums[i][j] = s.add(sums[i][j], short[i][j]);
-                }
+            for (sum, short) in sums.iter_mut().flatten().zip(short.iter().flatten()) {
+                *sum = s.add(*sum, *short);
             }
         }
         sums
