@@ -1,8 +1,8 @@
 //! Depthwise convolution, (H,W,C): a filter per channel, in float32 or on bytes.
 //!
-//! Vectors run over channels. Away from the left and right border four positions of a row are computed together, so that
-//! each filter value is loaded once for four results and each pixel of a 3×3 window with stride 1 for up to three;
-//! borders go tap by tap. It writes whichever positions it is asked for, so that a convolution that follows can have
+//! Vectors run over channels. Four positions of a row are computed together, so that each filter value is loaded once for
+//! four results and each pixel of a 3×3 window with stride 1 for up to three; what of them is outside the picture is left
+//! out. Where fewer than four are left of a row, the last four are computed. It writes whichever positions it is asked for, so that a convolution that follows can have
 //! them strip by strip, still in the second-level cache.
 
 use crate::fours::Fours;
@@ -24,7 +24,7 @@ pub struct Depthwise {
     window: Window,
     /// Channels, padded to whole vectors.
     channels: usize,
-    /// (taps, channels).
+    /// (channels / lanes, taps, lanes): those that are read together lie together.
     filter: Buffer,
     bias: Buffer,
     /// Limits of what is read: a rectifier that stands before.
@@ -44,6 +44,12 @@ pub struct Depthwise {
     pub(crate) whole: Buffer<i16>,
 }
 
+/// Where a value of a filter lies.
+#[inline(always)]
+fn place(lanes: usize, taps: usize, tap: usize, channel: usize) -> usize {
+    (channel / lanes * taps + tap) * lanes + channel % lanes
+}
+
 impl Depthwise {
     /// `filter(tap, channel)` with taps row by row, `bias(channel)`. `read` and `written` are the limits of what is
     /// read and written; infinities for none. Padding is zero after the limits of what is read.
@@ -59,10 +65,11 @@ impl Depthwise {
         let padded = isa.padded(channels);
         let taps = window.kernel[0] * window.kernel[1];
         let (mut filters, mut biases) = (Buffer::new(taps * padded), Buffer::new(padded));
+        let lanes = isa.lanes();
         for channel in 0..channels {
             biases[channel] = bias(channel);
             for tap in 0..taps {
-                filters[tap * padded + channel] = filter(tap, channel);
+                filters[place(lanes, taps, tap, channel)] = filter(tap, channel);
             }
         }
         Depthwise {
@@ -89,7 +96,8 @@ impl Depthwise {
         self.factor.iter_mut().enumerate().for_each(|(c, f)| *f = factor(c));
         self.zeros = zeros;
         let scale = Scale { factor: &self.factor, offset: &self.bias, limits: self.written, zero: zeros[1] };
-        let filter = |tap: usize, channel: usize| self.filter[tap * self.channels + channel];
+        let (lanes, taps) = (self.isa.lanes(), self.window.kernel[0] * self.window.kernel[1]);
+        let filter = |tap: usize, channel: usize| self.filter[place(lanes, taps, tap, channel)];
         let read = u8::try_from(zeros[0]).ok();
         self.fours = read.and_then(|z| Fours::pack(self.isa, &self.window, self.channels, filter, z, &scale));
         self.twos = read.and_then(|z| Twos::pack(self.isa, &self.window, self.channels, filter, z, &scale));
@@ -208,7 +216,7 @@ pub(crate) trait Source<S: Simd>: Copy {
     /// # Safety
     /// `p` points to so many.
     unsafe fn load(s: S, p: *const Self, zero: Self::Zero) -> Self::Pixel;
-    /// A vector of the filter, whose values are counted (tap, channel).
+    /// A vector of the filter, from where it begins.
     ///
     /// # Safety
     /// The values are there.
@@ -315,49 +323,61 @@ pub(crate) unsafe fn body<S: Simd, I: Source<S>, O: Sink>(
     for first in (0..layer.channels).step_by(some) {
         let channels = first..(first + some).min(layer.channels);
         let mut at = positions.start;
-        let mut out = out.as_mut_ptr();
+        let out = out.as_mut_ptr();
         while at < positions.end {
             let (y, x) = (at / width, at % width);
-            let row_end = (positions.end - at).min(width - x) + x;
-            // Positions from here on whose taps lie inside the picture, to the left and to the right at least.
-            let inside = if size > 0 && whole.contains(&x) { row_end.min(whole.end) - x } else { 0 };
-            let mut together = 1;
+            let left = (positions.end - at).min(width - x);
             let channels = channels.clone();
-            macro_rules! block {
-                ($count:literal, $size:literal) => {{
-                    together = $count;
-                    // SAFETY: `run` asserted the lengths; so many positions lie inside.
-                    unsafe {
-                        match (limited, window.stride[1]) {
-                            (false, 1) => {
-                                block::<S, I, O, $count, $size, 1, false>(s, layer, input, y, x, channels, out)
-                            }
-                            (true, 1) => block::<S, I, O, $count, $size, 1, true>(s, layer, input, y, x, channels, out),
-                            (false, _) => {
-                                block::<S, I, O, $count, $size, 2, false>(s, layer, input, y, x, channels, out)
-                            }
-                            (true, _) => block::<S, I, O, $count, $size, 2, true>(s, layer, input, y, x, channels, out),
+            macro_rules! blocks {
+                ($count:literal, $size:literal) => {
+                    // The last ones may have been computed before, and are the same again.
+                    for x in (0..left).step_by($count).map(|done| x + done.min(left - $count)) {
+                        let inside = whole.contains(&x) && x + $count <= whole.end;
+                        let (channels, first) = (channels.clone(), at - at % width + x - positions.start);
+                        // SAFETY: `run` asserted the lengths; so many positions are in the row and in the range.
+                        unsafe {
+                            let out = out.add(first * layer.channels);
+                            blocks!(@ $count, $size, inside, x, channels, out);
                         }
                     }
-                }};
+                };
+                (@ $count:literal, $size:literal, $inside:ident, $x:ident, $channels:ident, $out:ident) => {
+                    match (limited, window.stride[1], $inside) {
+                        (false, 1, true) => blocks!(# $count, $size, 1, false, true, $x, $channels, $out),
+                        (false, 1, false) => blocks!(# $count, $size, 1, false, false, $x, $channels, $out),
+                        (true, 1, true) => blocks!(# $count, $size, 1, true, true, $x, $channels, $out),
+                        (true, 1, false) => blocks!(# $count, $size, 1, true, false, $x, $channels, $out),
+                        (false, _, true) => blocks!(# $count, $size, 2, false, true, $x, $channels, $out),
+                        (false, _, false) => blocks!(# $count, $size, 2, false, false, $x, $channels, $out),
+                        (true, _, true) => blocks!(# $count, $size, 2, true, true, $x, $channels, $out),
+                        (true, _, false) => blocks!(# $count, $size, 2, true, false, $x, $channels, $out),
+                    }
+                };
+                (# $count:literal, $size:literal, $stride:literal, $limited:literal, $inside:literal, $x:ident, $channels:ident,
+                 $out:ident) => {
+                    block::<S, I, O, $count, $size, $stride, $limited, $inside>(s, layer, input, y, $x, $channels, $out)
+                };
             }
-            match (inside, size) {
-                (4.., 3) => block!(4, 3),
-                (2.., 3) => block!(2, 3),
-                (4.., 5) => block!(4, 5),
-                (2.., 5) => block!(2, 5),
-                (4.., 7) => block!(4, 7),
-                // SAFETY: `run` asserted the lengths.
-                _ => unsafe { single(s, layer, input, y, x, channels, out) },
+            match (left, size) {
+                (4.., 3) => blocks!(4, 3),
+                (2.., 3) => blocks!(2, 3),
+                (4.., 5) => blocks!(4, 5),
+                (2.., 5) => blocks!(2, 5),
+                (4.., 7) => blocks!(4, 7),
+                _ => {
+                    for x in x..x + left {
+                        let first = at - at % width + x - positions.start;
+                        // SAFETY: `run` asserted the lengths.
+                        unsafe { single(s, layer, input, y, x, channels.clone(), out.add(first * layer.channels)) }
+                    }
+                }
             }
-            // SAFETY: there is room for every position.
-            out = unsafe { out.add(together * layer.channels) };
-            at += together;
+            at += left;
         }
     }
 }
 
-/// `P` positions of a row, `STRIDE` pixels apart, with a K×K window whose columns are inside the picture.
+/// `P` positions of a row, `STRIDE` pixels apart, with a K×K window. `INSIDE` says that its columns are inside the picture.
 #[inline(always)]
 unsafe fn block<
     S: Simd,
@@ -367,6 +387,7 @@ unsafe fn block<
     const K: usize,
     const STRIDE: usize,
     const LIMITED: bool,
+    const INSIDE: bool,
 >(
     s: S,
     layer: &Depthwise,
@@ -379,28 +400,34 @@ unsafe fn block<
     let window = &layer.window;
     let channels = layer.channels;
     let rows = window.inside(0, y);
-    let left = x * STRIDE - window.before[1];
+    let left = (x * STRIDE).wrapping_sub(window.before[1]);
     let (read, zero) = (layer.read.map(|l| s.splat(l)), I::zero(s, layer));
-    // SAFETY: the caller's promise: (P - 1) · STRIDE + K pixels of the rows lie inside the picture.
+    // SAFETY: the caller's promise: the pixels that are read lie inside the picture.
     unsafe {
-        // Rows outside are not read.
-        let row = |r: usize| {
-            let from = (y * window.stride[0] + r).wrapping_sub(window.before[0]);
-            input.as_ptr().wrapping_add(from.wrapping_mul(window.input[1]).wrapping_add(left).wrapping_mul(channels))
-        };
-        let last = row(rows.end.max(1) - 1);
+        // Rows outside are not read; beyond the upper border and the left one numbers are large.
+        let from = (y * window.stride[0] + rows.start).wrapping_sub(window.before[0]);
+        let line = window.input[1] * channels;
+        let first = input.as_ptr().wrapping_add(from.wrapping_mul(line).wrapping_add(left.wrapping_mul(channels)));
+        let last = first.wrapping_add(rows.len().saturating_sub(1) * line);
         for channel in range.step_by(S::LANES) {
             // The lowest row is the one that has not been read for the positions above.
             for p in 0..P {
                 s.fetch(last.wrapping_add((P * STRIDE + K - 1 + p) * channels + channel));
             }
             let mut sums = [I::begin(s, layer, channel); P];
-            for r in rows.clone() {
-                let row = row(r);
-                let filter: [I::Tap; K] = std::array::from_fn(|t| I::tap(s, layer, (r * K + t) * channels + channel));
+            let mut row = first.wrapping_add(channel);
+            let mut at = place(S::LANES, K * K, rows.start * K, channel);
+            for _ in rows.clone() {
+                let filter: [I::Tap; K] = std::array::from_fn(|t| I::tap(s, layer, at + t * S::LANES));
+                let mut pixel = row;
                 // Not all of these exist for every P and STRIDE; the compiler unrolls and drops the others.
                 for column in 0..(P - 1) * STRIDE + K {
-                    let mut pixel = I::load(s, row.add(column * channels + channel), zero);
+                    let here = pixel;
+                    pixel = pixel.wrapping_add(channels);
+                    if !INSIDE && left.wrapping_add(column) >= window.input[1] {
+                        continue;
+                    }
+                    let mut pixel = I::load(s, here, zero);
                     if LIMITED {
                         pixel = I::limit(s, pixel, read);
                     }
@@ -410,6 +437,8 @@ unsafe fn block<
                         }
                     }
                 }
+                row = row.wrapping_add(line);
+                at += K * S::LANES;
             }
             for (p, sum) in sums.into_iter().enumerate() {
                 end::<S, I, O>(s, layer, sum, channel, out.add(p * channels + channel));
@@ -456,6 +485,7 @@ unsafe fn vectors<S: Simd, I: Source<S>, O: Sink, const V: usize>(
     let channels = layer.channels;
     let (read, zero) = (layer.read.map(|l| s.splat(l)), I::zero(s, layer));
     let (rows, columns) = (window.inside(0, y), window.inside(1, x));
+    let taps = window.kernel[0] * window.kernel[1];
     // SAFETY: the taps inside the picture have a source there; filter, bias and output have `channels` values each.
     unsafe {
         let mut sums: [I::Sum; V] = std::array::from_fn(|v| I::begin(s, layer, channel + v * S::LANES));
@@ -464,10 +494,11 @@ unsafe fn vectors<S: Simd, I: Source<S>, O: Sink, const V: usize>(
             for column in columns.clone() {
                 let at = x * window.stride[1] + column * window.dilation[1] - window.before[1];
                 let pixel = input.as_ptr().add((from * window.input[1] + at) * channels + channel);
-                let tap = (row * window.kernel[1] + column) * channels + channel;
+                let tap = row * window.kernel[1] + column;
                 for (v, sum) in sums.iter_mut().enumerate() {
                     let pixel = I::limit(s, I::load(s, pixel.add(v * S::LANES), zero), read);
-                    *sum = I::add(s, pixel, I::tap(s, layer, tap + v * S::LANES), *sum);
+                    let at = place(S::LANES, taps, tap, channel + v * S::LANES);
+                    *sum = I::add(s, pixel, I::tap(s, layer, at), *sum);
                 }
             }
         }

@@ -87,8 +87,9 @@ impl Panels {
     /// # Safety
     /// The panel is there, and there is room for it.
     #[inline(always)]
-    unsafe fn floats(
+    unsafe fn floats<S: Simd>(
         &self,
+        s: S,
         first: usize,
         len: usize,
         at: usize,
@@ -109,12 +110,14 @@ impl Panels {
                     out.as_ptr().cast()
                 }
                 Panels::Halves(panels, factors) => {
-                    let (out, factors) = (room(len), &factors[at..at + columns]);
-                    let rows = panels[first..first + len].chunks_exact(columns);
-                    for (out, row) in out.chunks_exact_mut(columns).zip(rows) {
-                        out.iter_mut().zip(row).zip(factors).for_each(|((o, h), f)| _ = o.write(half(*h) * f));
+                    let (panels, room) = (panels[first..first + len].as_ptr(), room(len).as_mut_ptr().cast::<f32>());
+                    for j in (0..columns).step_by(S::LANES) {
+                        let factor = s.load(factors[at + j..at + columns].as_ptr());
+                        for row in (j..len).step_by(columns) {
+                            s.store(room.add(row), s.mul(s.load_half(panels.add(row)), factor));
+                        }
                     }
-                    out.as_ptr().cast()
+                    room
                 }
             }
         }
@@ -203,6 +206,11 @@ impl Weights {
     /// Whether products are computed in float16 arithmetic.
     pub fn is_in_float16(&self) -> bool {
         self.halving.is_some()
+    }
+
+    /// Whether they become float32 anew whenever rows are multiplied with them.
+    pub fn are_decoded(&self) -> bool {
+        self.halving.is_none() && !matches!(self.panels, Panels::Floats(_))
     }
 
     /// Says of weights that were made float32 for speed that they are float16 elsewhere.
@@ -311,7 +319,6 @@ kernel! {
 /// One tile's part of the epilogue.
 #[derive(Clone, Copy)]
 pub(crate) struct End {
-    pub bias: *const f32,
     pub residual: *const f32,
     pub low: f32,
     pub high: f32,
@@ -331,8 +338,8 @@ struct Place {
     pitch: usize,
     /// Values of k in a run.
     k: usize,
-    /// Whether sums begin at zero, or at what C holds.
-    begin: bool,
+    /// Where sums begin; null where they go on from what C holds.
+    bias: *const f32,
 }
 
 #[inline(always)]
@@ -365,18 +372,16 @@ unsafe fn body<S: Simd>(
                 let place = Place {
                     a: a.as_ptr().add(from),
                     rows: rows.starts.as_ptr(),
-                    panel: w.panels.floats(block * w.n + at * k, k * wide, at, wide, room.as_mut_ptr().cast()),
+                    panel: w.panels.floats(s, block * w.n + at * k, k * wide, at, wide, room.as_mut_ptr().cast()),
                     c: c.as_mut_ptr().add(column),
                     stride,
                     runs: k / run,
                     pitch: rows.pitch,
                     k: run,
-                    begin: block == 0,
+                    bias: if block == 0 { epilogue.bias.as_ptr().add(at) } else { std::ptr::null() },
                 };
                 let residual = if residual.is_null() { residual } else { residual.add(column) };
-                let end =
-                    End { bias: epilogue.bias.as_ptr().add(at), residual, low: epilogue.low, high: epilogue.high };
-                let end = last.then_some(end);
+                let end = last.then_some(End { residual, low: epilogue.low, high: epilogue.high });
                 match wide > S::LANES {
                     true => tiles::<S, 2>(s, rows.starts.len(), place, end),
                     false => tiles::<S, 1>(s, rows.starts.len(), place, end),
@@ -430,51 +435,61 @@ unsafe fn tile<S: Simd, const M: usize, const V: usize>(s: S, place: Place, end:
             }
         }
         let runs = Runs { count: place.runs, pitch: place.pitch, k: place.k };
-        let sums = s.products(a, runs, place.panel, [[s.splat(0.0); V]; M]);
-        finish(s, place.c, place.stride, place.begin, end, sums);
+        let sums = s.products(a, runs, place.panel, begin::<S, M, V>(s, place.c, place.stride, place.bias));
+        finish(s, place.c, place.stride, end, sums);
     }
 }
 
-/// Writes the sums of a block of k of M rows to C: to what it holds, unless they are the first, and ended where they are the last.
+/// Where the sums of M rows begin: at the bias, or at what C holds where that is null.
 ///
 /// # Safety
-/// M × V vectors are there in C, the bias and the residual.
+/// M × V vectors are there in C, V in the bias.
+#[inline(always)]
+pub(crate) unsafe fn begin<S: Simd, const M: usize, const V: usize>(
+    s: S,
+    c: *const f32,
+    stride: usize,
+    bias: *const f32,
+) -> [[S::V; V]; M] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let line = |from: *const f32| std::array::from_fn(|j| s.load(from.add(j * S::LANES)));
+        match bias.is_null() {
+            true => std::array::from_fn(|i| line(c.add(i * stride))),
+            false => [line(bias); M],
+        }
+    }
+}
+
+/// Writes the sums of a block of k of M rows to C, ended where they are the last.
+///
+/// # Safety
+/// M × V vectors are there in C and the residual.
 #[inline(always)]
 pub(crate) unsafe fn finish<S: Simd, const M: usize, const V: usize>(
     s: S,
     to: *mut f32,
     stride: usize,
-    begin: bool,
     end: Option<End>,
     mut sums: [[S::V; V]; M],
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        let c = |i: usize, j: usize| to.add(i * stride + j * S::LANES);
-        if !begin {
-            for (i, sums) in sums.iter_mut().enumerate() {
-                for (j, sum) in sums.iter_mut().enumerate() {
-                    *sum = s.add(*sum, s.load(c(i, j)));
-                }
-            }
-        }
         if let Some(end) = end {
             let (low, high) = (s.splat(end.low), s.splat(end.high));
-            for j in 0..V {
-                let bias = s.load(end.bias.add(j * S::LANES));
-                for (i, sums) in sums.iter_mut().enumerate() {
-                    let mut sum = s.add(sums[j], bias);
+            for (i, sums) in sums.iter_mut().enumerate() {
+                for (j, sum) in sums.iter_mut().enumerate() {
                     if !end.residual.is_null() {
-                        sum = s.add(sum, s.load(end.residual.add(i * stride + j * S::LANES)));
+                        *sum = s.add(*sum, s.load(end.residual.add(i * stride + j * S::LANES)));
                     }
                     // NaN stays NaN: the second operand is what x86 gives then.
-                    sums[j] = s.min(high, s.max(low, sum));
+                    *sum = s.min(high, s.max(low, *sum));
                 }
             }
         }
         for (i, sums) in sums.iter().enumerate() {
             for (j, sum) in sums.iter().enumerate() {
-                s.store(c(i, j), *sum);
+                s.store(to.add(i * stride + j * S::LANES), *sum);
             }
         }
     }

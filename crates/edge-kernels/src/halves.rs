@@ -26,7 +26,7 @@
 //! one. What then lies below float16's smallest normal number is 2⁻²² of the largest or less. A block with infinities, NaN, or
 //! values too large or too small to be scaled is none for float16: then the whole product is computed in float32.
 
-use crate::gemm::{BLOCK, End, Epilogue, Panels, Places, WIDTH, Weights, finish, half};
+use crate::gemm::{BLOCK, End, Epilogue, Panels, Places, WIDTH, Weights, begin, finish, half};
 use crate::simd::{Simd, kernel};
 use crate::{Isa, Plain};
 use std::mem::MaybeUninit;
@@ -214,15 +214,14 @@ pub(crate) unsafe fn body<H: Halves>(
                 unsafe {
                     let residual =
                         epilogue.residual.map_or(std::ptr::null(), |r| r.as_ptr().add(row * stride + column));
-                    let end =
-                        End { bias: epilogue.bias.as_ptr().add(at), residual, low: epilogue.low, high: epilogue.high };
+                    let end = End { residual, low: epilogue.low, high: epilogue.high };
                     let place = Place {
                         panel: panels.as_ptr().add(block * w.n + at * k),
                         k,
                         factors: factors.as_ptr().add(at),
                         c: c.as_mut_ptr().add(row * stride + column),
                         stride,
-                        begin: block == 0,
+                        bias: if block == 0 { epilogue.bias.as_ptr().add(at) } else { std::ptr::null() },
                         end: (block + k == w.k).then_some(end),
                     };
                     match wide > lanes {
@@ -309,8 +308,8 @@ struct Place {
     c: *mut f32,
     /// Values from one row of C to the next.
     stride: usize,
-    /// Whether sums begin at zero, or at what C holds.
-    begin: bool,
+    /// Where sums begin; null where they go on from what C holds.
+    bias: *const f32,
     end: Option<End>,
 }
 
@@ -345,17 +344,18 @@ unsafe fn tile<H: Halves, const M: usize, const V: usize>(h: H, packed: &Packed<
         }
         let a = packed.values.as_ptr().cast::<H::Value>().add(row * place.k.next_multiple_of(TOGETHER));
         let mut sums = h.products::<M, V>(a, place.k, place.panel);
+        let from = begin::<_, M, V>(s, c, place.stride, place.bias);
         for j in 0..V {
             let factor = s.load(place.factors.add(j * H::Set::LANES));
             for (i, sums) in sums.iter_mut().enumerate() {
-                sums[j] = s.mul(s.mul(sums[j], s.splat(packed.back[row + i])), factor);
+                sums[j] = s.fma(s.mul(sums[j], s.splat(packed.back[row + i])), factor, from[i][j]);
             }
         }
         let end = place.end.map(|e| End {
             residual: if e.residual.is_null() { e.residual } else { e.residual.add(row * place.stride) },
             ..e
         });
-        finish(s, c, place.stride, place.begin, end, sums);
+        finish(s, c, place.stride, end, sums);
     }
 }
 

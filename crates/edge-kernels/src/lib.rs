@@ -46,7 +46,7 @@
 //!
 //! | kernel | set | tile | instructions a turn | multiply–accumulates | instructions for each | if nothing but multiplications |
 //! |---|---|---|---|---|---|---|
-//! | float32 matrix | `neon` and up | 6 × 16 | 118 | 384 | 0.307 | 0.250 (`fmla`) |
+//! | float32 matrix | `neon` and up | 6 × 16 | 113 | 384 | 0.294 | 0.250 (`fmla`) |
 //! | float32 matrix | `neon-inorder` | 6 × 16 | 164 | 384 | 0.427 | 0.250, and one beside each |
 //! | float16 matrix, where a processor has it | `dotprod`, `i8mm` | 6 × 16 | 111 | 768 | 0.145 | 0.125 (`fmla` of eight lanes) |
 //! | int8 matrix | `neon` | 4 × 16 | 120 | 512 | 0.234 | 0.188 (`smull`, `smlal2`, `sadalp`) |
@@ -62,11 +62,11 @@
 //! board:
 //!
 //! - Cortex-A72 (Raspberry Pi 4) starts three instructions a cycle and one `fmla` of four lanes: the float32 turn needs 96 cycles for
-//!   its multiplications and 40 to start. `smull` and `smlal2` have one pipe, `sadalp`, `tbl` and `eor` the other: 64 cycles, 40 to
+//!   its multiplications and 38 to start. `smull` and `smlal2` have one pipe, `sadalp`, `tbl` and `eor` the other: 64 cycles, 40 to
 //!   start, so 8 products a cycle, twice as many as in float32. (LLVM's model of the Cortex-A57, AArch64SchedA57.td, which LLVM
 //!   takes for the A72 as well: 3 a cycle; `fmla` of four lanes takes both pipes, `smull` and `smlal` the first, `sadalp` the other.
 //!   That `tbl` takes three of its steps there was not counted.)
-//! - Cortex-A76 and A78 (Raspberry Pi 5, Orin) start four a cycle and two `fmla` or `sdot`: 48 cycles for 118 instructions or 120, 30
+//! - Cortex-A76 and A78 (Raspberry Pi 5, Orin) start four a cycle and two `fmla` or `sdot`: 48 cycles for 113 instructions or 120, 30
 //!   to start; 7 of them (`eor`, `movi`) take the pipes of `sdot`, too, 7 %. `fmla` of eight lanes is as fast as one of four: 48
 //!   cycles for 111 instructions and twice the products. Every 64 values of k the sums go to float32 in 119 more, 48 of them in
 //!   those pipes, 6 %: 0.164 instructions for each product in all. (`fmla`: AArch64SchedNeoverseN1.td, the A76 for servers,

@@ -72,6 +72,11 @@ impl Simd for Portable {
         i.map(|i| i as f32)
     }
     #[inline(always)]
+    unsafe fn load_half(self, p: *const u16) -> [f32; 8] {
+        // SAFETY: the caller's promise.
+        unsafe { p.cast::<[u16; 8]>().read_unaligned() }.map(crate::gemm::half)
+    }
+    #[inline(always)]
     unsafe fn load_u8(self, p: *const u8) -> [f32; 8] {
         // SAFETY: the caller's promise.
         unsafe { p.cast::<[u8; 8]>().read_unaligned() }.map(f32::from)

@@ -72,6 +72,11 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `p` points to that many.
     unsafe fn load_u8(self, p: *const u8) -> Self::V;
+    /// `LANES` finite float16 numbers from `p`, as float32.
+    ///
+    /// # Safety
+    /// `p` points to that many.
+    unsafe fn load_half(self, p: *const u16) -> Self::V;
     /// Rounds half to even, adds `zero`, and writes bytes, limited to 0…255.
     ///
     /// # Safety
@@ -364,6 +369,19 @@ mod x86 {
             // SAFETY: see above.
             unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()))) }
         }
+        /// As [`crate::gemm::half`]: not every machine with AVX2 need have the instruction.
+        #[inline(always)]
+        unsafe fn load_half(self, p: *const u16) -> __m256 {
+            // SAFETY: see above.
+            unsafe {
+                let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+                let magnitude = _mm256_slli_epi32::<13>(_mm256_and_si256(bits, _mm256_set1_epi32(0x7fff)));
+                let magnitude =
+                    _mm256_mul_ps(_mm256_castsi256_ps(magnitude), _mm256_castsi256_ps(_mm256_set1_epi32(239 << 23)));
+                let sign = _mm256_slli_epi32::<16>(_mm256_and_si256(bits, _mm256_set1_epi32(0x8000)));
+                _mm256_or_ps(magnitude, _mm256_castsi256_ps(sign))
+            }
+        }
         #[inline(always)]
         unsafe fn store_u8(self, p: *mut u8, v: __m256, zero: i32) {
             // SAFETY: see above.
@@ -414,6 +432,11 @@ mod x86 {
         unsafe fn load_u8(self, p: *const u8) -> __m512 {
             // SAFETY: see above.
             unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
+        }
+        #[inline(always)]
+        unsafe fn load_half(self, p: *const u16) -> __m512 {
+            // SAFETY: see above.
+            unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
         }
         #[inline(always)]
         unsafe fn store_u8(self, p: *mut u8, v: __m512, zero: i32) {

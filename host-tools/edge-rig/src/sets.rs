@@ -26,3 +26,10 @@ pub const EMULATOR: Packages = Packages {
 
 /// What an emulated board's test needs besides its image: the program that sets up the emulated camera.
 pub const GUEST: Packages = Packages { name: "guest", closure: &["v4l-utils"], architecture: "arm64", ..NONE };
+
+/// QEMU's processors for ordinary processes, as a program that takes plug-ins: of Debian 12, since later ones are static.
+pub const COUNTER: Packages = Packages { name: "counter", closure: &["qemu-user"], ..NONE };
+
+/// Python for the boards' processor, and the C++ library that packages for it are built against.
+pub const PYTHON: Packages =
+    Packages { name: "python", closure: &["python3", "libstdc++6", "libgomp1"], architecture: "arm64", ..NONE };

@@ -7,6 +7,7 @@ mod demo;
 mod emulator;
 mod fetch;
 mod fuzz;
+mod instructions;
 mod neon;
 mod processors;
 mod setup;
@@ -61,6 +62,12 @@ enum Chore {
         #[arg(long, conflicts_with = "frames")]
         avx2: bool,
     },
+    /// Count the instructions of one classification on the boards' processors, beside other runtimes; prints the README's table
+    Instructions {
+        /// Only models whose name contains this
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -71,6 +78,7 @@ fn main() -> ExitCode {
         Chore::Cross { board } => cross::run(&board),
         Chore::Bench { rounds, architectures: true, avx2, .. } => bench::architectures(rounds, avx2),
         Chore::Bench { rounds, frames: true, .. } => bench::frames(rounds),
+        Chore::Instructions { only } => instructions::run(only.as_deref()),
         Chore::Bench { rounds, avx2, .. } => bench::run(rounds, avx2),
     };
     match result {

@@ -39,14 +39,14 @@ const MULTIPLICATIONS: [(&str, &str, usize); 10] = [
 /// orders has room for another of its versions.
 const LOOPS: [(&str, usize, &[usize]); 8] = [
     // As the compiler orders them, and for processors that do not order them themselves.
-    ("edge_kernels::gemm::run::neon", 384, &[124, 164]),
+    ("edge_kernels::gemm::run::neon", 384, &[113, 164]),
     ("edge_kernels::neon::halves::gemm_halves", 768, &[111]),
     ("edge_kernels::quads::dot", 1536, &[120]),
     ("edge_kernels::quads::i8mm", 1536, &[71]),
     // For processors that order them, for those that do not, and with values of -128.
     ("edge_kernels::quads::neon", 512, &[120, 138, 168]),
-    ("edge_kernels::depthwise::floats::neon", 96, &[56]),
-    ("edge_kernels::neon::whole::depthwise_whole", 96, &[60]),
+    ("edge_kernels::depthwise::floats::neon", 96, &[47]),
+    ("edge_kernels::neon::whole::depthwise_whole", 96, &[52]),
     ("edge_kernels::neon::fours::depthwise_fours", 256, &[60]),
 ];
 

@@ -10,6 +10,10 @@ use std::process::{Command, Stdio};
 pub const REFERENCE: &str = "requirements.txt";
 /// Other runtimes to be timed.
 pub const PEERS: &str = "requirements-peers.txt";
+/// The same for the boards' processor.
+pub const AARCH64: &str = "requirements-aarch64.txt";
+/// What makes ncnn's files.
+pub const PNNX: &str = "requirements-pnnx.txt";
 
 /// Programs looked for, and the Debian package that has each.
 const PROGRAMS: [(&str, &str); 8] = [
@@ -72,26 +76,46 @@ fn has_libclang() -> bool {
 /// tests compare with, `requirements-peers.txt` for the other runtimes. Made
 /// once for each content of that file.
 pub fn python(file: &str) -> Result<PathBuf> {
+    let venv = installed(file, |venv, requirements| {
+        tools::run(Command::new("python3").args(["-m", "venv"]).arg(venv))?;
+        tools::run(pip(&venv.join("bin/python")).arg("-r").arg(requirements))
+    })?;
+    Ok(venv.join("bin/python"))
+}
+
+/// A folder with the packages of such a file and nothing that they depend on, which no Python of this machine runs: `options`
+/// tell pip which one it is for.
+pub fn packages(file: &str, options: &[&str]) -> Result<PathBuf> {
+    let python = python(REFERENCE)?;
+    installed(file, |folder, requirements| {
+        let mut pip = pip(&python);
+        pip.args(["--no-deps", "--only-binary=:all:"]).args(options).arg("--target").arg(folder);
+        tools::run(pip.arg("-r").arg(requirements))
+    })
+}
+
+fn pip(python: &Path) -> Command {
+    let mut pip = Command::new(python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    pip
+}
+
+/// The folder that `install` fills with the packages of a file, once for each content of that file.
+fn installed(file: &str, install: impl FnOnce(&Path, &Path) -> Result<()>) -> Result<PathBuf> {
     let requirements = root().join("tests/reference").join(file);
     let wanted =
         std::fs::read_to_string(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
-    let venv = cache()?.join("venv").join(file.trim_end_matches(".txt"));
-    let stamp = venv.join("requirements.txt");
-    let python = venv.join("bin/python");
-    if std::fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) && python.exists() {
-        return Ok(python);
+    let folder = cache()?.join("venv").join(file.trim_end_matches(".txt"));
+    let stamp = folder.join("requirements.txt");
+    if std::fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
+        return Ok(folder);
     }
     eprintln!("installing Python packages ({file})");
-    let _ = std::fs::remove_dir_all(&venv);
-    tools::run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
-    tools::run(
-        Command::new(&python)
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
-            .arg(&requirements),
-    )?;
+    let _ = std::fs::remove_dir_all(&folder);
+    install(&folder, &requirements)?;
     // Written last: an interrupted installation is begun anew.
     std::fs::write(&stamp, wanted)?;
-    Ok(python)
+    Ok(folder)
 }
 
 fn on_path(program: &str) -> bool {

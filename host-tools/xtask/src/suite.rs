@@ -25,6 +25,9 @@ struct Step {
     run: fn() -> Result<Outcome>,
 }
 
+/// What edge-hil is told for the cases that take long.
+const LONG: &str = "--long";
+
 const STEPS: &[Step] = &[
     Step { name: "setup", long: false, run: set_up },
     Step { name: "build", long: false, run: build },
@@ -43,11 +46,27 @@ const STEPS: &[Step] = &[
         run: || unless_unavailable(crate::neon::run(&cache()?)),
     },
     Step { name: "aarch64 under qemu-user", long: false, run: aarch64 },
-    Step { name: "the flashed camera in an emulated board (virt)", long: false, run: || board("virt", false) },
+    Step {
+        name: "the flashed camera in an emulated board (virt)",
+        long: false,
+        run: || board("virt", &[("qemu-virt", &[])]),
+    },
     Step { name: "the .deb in a clean Debian", long: false, run: deb },
-    Step { name: "the life of a flashed camera (virt)", long: true, run: || board("virt", true) },
-    Step { name: "the flashed camera in an emulated board (rpi3)", long: true, run: || board("rpi3", false) },
-    Step { name: "the flashed camera in an emulated board (rpi4)", long: true, run: || board("rpi4", false) },
+    Step {
+        name: "the life of a flashed camera (virt)",
+        long: true,
+        run: || board("virt", &[("qemu-virt-small", &[LONG])]),
+    },
+    Step {
+        name: "the flashed camera in an emulated board (rpi3)",
+        long: true,
+        run: || board("rpi3", &[("rpi3-small", &[]), ("rpi3", OF_PICTURES)]),
+    },
+    Step {
+        name: "the flashed camera in an emulated board (rpi4)",
+        long: true,
+        run: || board("rpi4", &[("rpi4-small", &[]), ("rpi4", OF_PICTURES)]),
+    },
     Step {
         name: "kernels at the sizes of real networks",
         long: true,
@@ -380,27 +399,21 @@ fn aarch64() -> Result<Outcome> {
 
 /// What is asked of a board with the default model where not all is: its answers take seconds there, and the same cases run on a
 /// small network.
-const WITH_DEFAULT_MODEL: [&str; 3] = ["camera is found", "golden samples", "last frame"];
+const OF_PICTURES: &[&str] = &["--case", "camera is found", "--case", "golden samples", "--case", "last frame"];
 
-/// The device cases on an emulated board: `edge-hil` makes an image of its system, starts it and lets it live. All of them run
-/// with a small network, and with the default model those of pictures; with `long` all of them do, and those that take long.
-fn board(name: &str, long: bool) -> Result<Outcome> {
-    let model = if name == "virt" { "qemu-virt" } else { name };
-    let duts = [format!("{model}-small"), model.to_owned()];
+/// The device cases on emulated boards: `edge-hil` makes an image of a board's system, starts it and lets it live. `runs` are files of
+/// `tests/duts` with what else edge-hil is told.
+fn board(name: &str, runs: &[(&str, &[&str])]) -> Result<Outcome> {
     let board = edge_system::board::by_name(name)?;
     let proved = || {
         cross::systems(&cache()?, &[board])?;
         let mut reports = vec![];
-        for dut in &duts {
-            let out = work()?.join("hil").join(if long { format!("{dut}-long") } else { dut.clone() });
+        for (dut, options) in runs {
+            let out =
+                work()?.join("hil").join(if options.contains(&LONG) { format!("{dut}-long") } else { dut.to_string() });
             let mut hil = Command::new(built("edge-hil")?);
             hil.arg("run").arg("--dut").arg(root().join(format!("tests/duts/{dut}.toml"))).arg("-o").arg(&out);
-            if long {
-                hil.arg("--long");
-            } else if dut.as_str() == model {
-                hil.args(WITH_DEFAULT_MODEL.iter().flat_map(|case| ["--case", case]));
-            }
-            tools::run(&mut hil)?;
+            tools::run(hil.args(*options))?;
             reports.push(out.join("report.html").display().to_string());
         }
         Ok(format!("every case passed that the board has what it needs for; {}", reports.join(", ")))

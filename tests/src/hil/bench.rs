@@ -169,26 +169,34 @@ impl<'a> Bench<'a> {
     /// Shows a frame to the camera and waits until it is delivered, every byte of it, and then a while more.
     pub fn show(&mut self, shown: RawFrame) -> Result<Sight> {
         self.dut.show(&shown)?;
-        let patience = self.patience();
-        let mut delivered = |after: Option<u64>| {
-            self.wait_for("the camera delivers what is shown", patience, |bench| {
-                let Some(PictureData::Raw(frame)) = bench.last_frame()? else { return Ok(None) };
-                let same = (frame.format, frame.width, frame.height) == (shown.format, shown.width, shown.height);
-                let new = after.is_none_or(|number| frame.number > number);
-                Ok((same && new && frame.bytes == shown.bytes).then_some(frame.number))
-            })
-        };
-        let first = delivered(None)?;
+        let first = self.delivered("the camera delivers what is shown", &shown, None)?;
         // Another one may be under way that was shown before.
-        let last = delivered(Some(first))?;
+        let last = self.delivered("the camera delivers it once more", &shown, Some(first))?;
         Ok(Sight { first, last })
+    }
+
+    /// Waits until the camera delivers just this, in a frame after that number. The frame's number.
+    pub fn delivered(&mut self, what: &str, shown: &RawFrame, after: Option<u64>) -> Result<u64> {
+        let mut counted = None;
+        self.wait_for(what, self.patience(), |bench| {
+            // A frame is large: it is asked for only where there is another one.
+            let frames = bench.statistics()?["frames"].as_u64();
+            if frames == counted {
+                return Ok(None);
+            }
+            counted = frames;
+            let Some(PictureData::Raw(frame)) = bench.last_frame()? else { return Ok(None) };
+            let same = (frame.format, frame.width, frame.height) == (shown.format, shown.width, shown.height);
+            let new = after.is_none_or(|number| frame.number > number);
+            Ok((same && new && frame.bytes == shown.bytes).then_some(frame.number))
+        })
     }
 
     /// Waits until the log has come to a frame.
     pub fn wait_until_logged(&mut self, frame: u64) -> Result<()> {
         let patience = self.patience();
         self.wait_for("the log has come to what was shown", patience, |bench| {
-            let newest = bench.tail(1 << 16)?.iter().filter_map(|line| line["frame"].as_u64()).next_back();
+            let newest = bench.tail(1 << 13)?.iter().filter_map(|line| line["frame"].as_u64()).next_back();
             Ok((newest >= Some(frame)).then_some(()))
         })
     }

@@ -124,9 +124,6 @@ pub struct DutFile {
     pub name: String,
     /// What it has.
     pub capabilities: BTreeSet<Capability>,
-    /// Of these, what takes too long on a device as slow as this: cases that need it are run with `--long` only.
-    #[serde(default)]
-    pub slow: BTreeSet<Capability>,
     /// What its camera delivers.
     #[serde(default)]
     pub formats: Vec<PixelFormat>,
@@ -177,7 +174,7 @@ impl Kind {
     pub fn files(&self) -> Vec<&Path> {
         match self {
             Kind::Host(host) => vec![&host.model],
-            Kind::Qemu(qemu) => vec![&qemu.model],
+            Kind::Qemu(qemu) => std::iter::once(&qemu.model).chain(&qemu.calibration).map(PathBuf::as_path).collect(),
             Kind::Remote(remote) => {
                 let link = match &remote.link {
                     Address::Tcp { key, .. } => Some(key.as_path()),
@@ -232,6 +229,8 @@ pub struct Qemu {
     pub board: String,
     /// The model that is packaged.
     pub model: PathBuf,
+    /// A folder of photos: the package is quantized to int8 with them.
+    pub calibration: Option<PathBuf>,
     /// More words for the kernel.
     #[serde(default)]
     pub words: String,
@@ -263,7 +262,9 @@ impl DutFile {
         }
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut paths: Vec<&mut PathBuf> = file.host.iter_mut().map(|host| &mut host.model).collect();
-        paths.extend(file.qemu.iter_mut().map(|qemu| &mut qemu.model));
+        paths.extend(
+            file.qemu.iter_mut().flat_map(|qemu| std::iter::once(&mut qemu.model).chain(&mut qemu.calibration)),
+        );
         if let Some(remote) = &mut file.remote {
             paths.push(&mut remote.package);
             paths.extend(&mut remote.key);

@@ -31,11 +31,7 @@ pub fn missing(case: &Case, file: &DutFile, long: bool) -> Option<String> {
         case.needs.iter().filter(|need| !file.capabilities.contains(need)).map(Capability::to_string).collect();
     match missing.is_empty() {
         false => Some(format!("{} has no {}", file.name, missing.join(", no "))),
-        true if long => None,
-        true => match case.needs.iter().find(|need| file.slow.contains(need)) {
-            Some(need) => Some(format!("only with --long, as {need} is slow on {}", file.name)),
-            None => case.long.then(|| "only with --long".to_owned()),
-        },
+        true => (case.long && !long).then(|| "only with --long".to_owned()),
     }
 }
 

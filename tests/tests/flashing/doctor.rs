@@ -3,7 +3,12 @@
 use super::*;
 
 fn doctor(image: &Path) -> (Option<i32>, Value) {
-    let ran = run("edge-pack", [Path::new("doctor"), Path::new("--json"), image]);
+    doctor_on(image, &[])
+}
+
+fn doctor_on(image: &Path, more: &[&str]) -> (Option<i32>, Value) {
+    let args = ["doctor", "--json"].iter().chain(more).map(Path::new).chain([image]);
+    let ran = run("edge-pack", args);
     assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
     let value = ran.json().remove(0);
     (ran.code, value)
@@ -22,6 +27,10 @@ fn the_doctor_looks_into_an_image() {
     assert_eq!((code, &value["kind"], &value["ok"]), (Some(0), &"image".into(), &true.into()), "{value}");
     assert_eq!((&value["boards"][0]["board"], &value["network"]["precision"]), (&"virt".into(), &"float".into()));
     assert!(whats(&value, "card")[0].starts_with("note a card of at least"), "{value}");
+
+    // Another board does not start from it.
+    let (code, value) = doctor_on(&image, &["--board", "virt", "--board", "rpi4"]);
+    assert_eq!((code, whats(&value, "board")), (Some(1), vec!["error the image is for virt, not for rpi4".to_owned()]));
 
     // One byte of what starts.
     let kernel = OpenOptions::new().read(true).write(true).open(&image).unwrap();

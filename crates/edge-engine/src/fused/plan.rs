@@ -19,6 +19,9 @@ pub const MOST: usize = 120;
 pub const FEW: usize = 48;
 /// Weights that do, in values.
 pub const SMALL: usize = 1 << 20;
+/// What a piece of work costs beside its rows, in rows; where its weights are decoded, too.
+pub const OVERHEAD: usize = 3;
+pub const DECODED: usize = 6;
 
 /// Steps with their memory.
 pub struct Plan {
@@ -250,7 +253,7 @@ impl Planner<'_> {
                             return Err("a depthwise convolution between bytes and real numbers".into());
                         }
                         let depthwise = self.depthwise(conv, source, made.quant)?;
-                        let pieces = self.pieces(depthwise.window().positions(), 48);
+                        let pieces = self.pieces(depthwise.window().positions(), 48, OVERHEAD);
                         Work::Depthwise { depthwise: Box::new(depthwise), pieces, function: conv.function }
                     }
                     (None, Kind::Full) => self.conv(conv, layer, made, &mut input, steps)?,
@@ -288,18 +291,18 @@ impl Planner<'_> {
                 if quant != made.quant {
                     return Err("a maximum that changes its scale".into());
                 }
-                let pieces = self.pieces(window.positions(), 64);
+                let pieces = self.pieces(window.positions(), 64, OVERHEAD);
                 Work::MaxPool { window: *window, channels: self.padded(made), pieces }
             }
             (Op::MeanPool(window, counted), None) => {
-                let pieces = self.pieces(window.positions(), 64);
+                let pieces = self.pieces(window.positions(), 64, OVERHEAD);
                 Work::MeanPool { window: *window, counted: *counted, channels: self.padded(made), pieces }
             }
             (Op::Apply(function), None) => Work::Apply { function: *function, chunk },
             (Op::Mul, None) => Work::Multiply { other: self.second(layer.inputs[1], layer, steps, false)?, chunk },
             (Op::Gate, None) => {
                 let by = self.second(layer.inputs[1], layer, steps, false)?;
-                Work::Scale { by, channels: self.padded(made), pieces: self.pieces(made.pixels(), MOST) }
+                Work::Scale { by, channels: self.padded(made), pieces: self.pieces(made.pixels(), MOST, OVERHEAD) }
             }
             (Op::Concat, None) => {
                 let (mut parts, mut first) = (vec![], among.first);
@@ -311,7 +314,7 @@ impl Planner<'_> {
                     }
                     first += value.c;
                 }
-                let (count, pieces) = (layer.inputs.len(), self.pieces(made.pixels(), MOST));
+                let (count, pieces) = (layer.inputs.len(), self.pieces(made.pixels(), MOST, OVERHEAD));
                 Work::Concat { parts, count, padding: among.first + made.c..among.first + among.channels, pieces }
             }
             (Op::Average, None) => Work::Average { channels: self.padded(made), pixels: source.pixels() },
@@ -358,19 +361,21 @@ impl Planner<'_> {
         size.div_ceil(self.threads).min(1 << 16).next_multiple_of(16)
     }
 
-    /// Positions cut so that the threads end together, at most `most` in a piece. A piece is a multiple of the rows that a
-    /// kernel takes at once, and each has a cost of its own (the weights come through the cache once more).
-    pub fn pieces(&self, positions: usize, most: usize) -> Pieces {
-        const OVERHEAD: usize = 3;
+    /// Positions cut so that the threads end together, at most `most` in a piece. Each piece has a cost of its own, that of so
+    /// many `rows`: the weights come through the cache once more.
+    pub fn pieces(&self, positions: usize, most: usize, rows: usize) -> Pieces {
+        /// What rows cost that are too few for a full tile of six, in tenths of a row of such a one: those of four and two wait
+        /// for their sums.
+        const FEWER: [usize; 6] = [0, 35, 35, 70, 43, 78];
         let tile = row_step(self.isa);
         let last = most.next_multiple_of(tile).max(tile);
         let span = |size: usize| {
             let mut ends = vec![0; self.threads];
             for first in (0..positions).step_by(size) {
-                let rows = size.min(positions - first);
+                let taken = size.min(positions - first);
                 // Whoever is free first takes the next.
                 if let Some(end) = ends.iter_mut().min() {
-                    *end += rows.next_multiple_of(2) + OVERHEAD;
+                    *end += taken / 6 * 60 + FEWER[taken % 6] + 10 * rows;
                 }
             }
             ends.into_iter().max().unwrap_or_default()
@@ -380,8 +385,9 @@ impl Planner<'_> {
             return Pieces { size: last, positions };
         }
         let counts = positions.div_ceil(last).max(1)..=positions.div_ceil(last.min(2 * tile)).max(1);
-        let sizes = counts.map(|count| positions.div_ceil(count).next_multiple_of(2));
-        Pieces { size: sizes.min_by_key(|s| span(*s)).unwrap_or(last), positions }
+        let sizes =
+            counts.map(|count| positions.div_ceil(count)).flat_map(|size| [2, 6].map(|m| size.next_multiple_of(m)));
+        Pieces { size: sizes.filter(|size| *size <= last).min_by_key(|s| span(*s)).unwrap_or(last), positions }
     }
 }
 

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 fn naive(layer: &Depthwise, input: &[f32], positions: Range<usize>) -> Vec<f64> {
     let (w, channels) = (&layer.window, layer.channels);
+    let taps = w.kernel[0] * w.kernel[1];
     let mut out = vec![];
     for at in positions {
         let (y, x) = (at / w.output[1], at % w.output[1]);
@@ -15,7 +16,8 @@ fn naive(layer: &Depthwise, input: &[f32], positions: Range<usize>) -> Vec<f64> 
                 if let (Some(row), Some(column)) = (w.source(0, y, i), w.source(1, x, j)) {
                     let pixel = input[(row * w.input[1] + column) * channels + c];
                     let pixel = pixel.max(layer.read[0]).min(layer.read[1]);
-                    sum += f64::from(pixel) * f64::from(layer.filter[(i * w.kernel[1] + j) * channels + c]);
+                    sum += f64::from(pixel)
+                        * f64::from(layer.filter[place(layer.isa.lanes(), taps, i * w.kernel[1] + j, c)]);
                 }
             }
             out.push(sum.max(f64::from(layer.written[0])).min(f64::from(layer.written[1])));

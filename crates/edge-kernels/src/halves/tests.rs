@@ -37,7 +37,7 @@ fn scale(top: i32, values: &[f32]) -> f64 {
 
 /// One sum, one value after the other.
 fn naive(top: i32, block: usize, row: &[f32], w: &[u16], factor: f32) -> f32 {
-    let mut total = None;
+    let mut total = 0_f32;
     for (row, w) in row.chunks(block).zip(w.chunks(block)) {
         let scale = scale(top, row);
         let mut sum = 0_f32;
@@ -51,10 +51,9 @@ fn naive(top: i32, block: usize, row: &[f32], w: &[u16], factor: f32) -> f32 {
             }
             sum += (short as f64 / f64::from(1 << 24)) as f32;
         }
-        let sum = sum * (1.0 / scale) as f32 * factor;
-        total = Some(total.map_or(sum, |total: f32| sum + total));
+        total = (sum * (1.0 / scale) as f32).mul_add(factor, total);
     }
-    total.unwrap_or(0.0)
+    total
 }
 
 /// A product to compute.

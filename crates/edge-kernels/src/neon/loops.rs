@@ -170,14 +170,59 @@ pub(super) unsafe fn i8mm(a: [*const u8; 6], count: usize, panel: *const i8, sum
     panel
 }
 
-/// Adds the products of `4 · count` values of six rows, whose ends `a` are, for processors that start instructions in their order:
-/// registers of W come in halves, the second through a general register, while the one before is multiplied; so do the third
-/// and fourth value of each row.
+/// Adds the products of `4 · count` values of six rows, whose ends `a` are.
 ///
 /// # Safety
 /// So many values are there; `count` is not zero.
 #[inline(always)]
 pub(super) unsafe fn floats(
+    a: [*const f32; 6],
+    count: usize,
+    panel: *const f32,
+    sums: &mut Six<float32x4_t>,
+) -> *const f32 {
+    let mut panel = panel;
+    macro_rules! lane {
+        ($lane:literal, $first:literal, $second:literal) => {
+            concat!(
+                "ldp q30, q31, [{w}, #", $first, "]\n",
+                column!("fmla", "30", ".4s", $lane, "0" "4" "8" "12" "16" "20"),
+                column!("fmla", "31", ".4s", $lane, "1" "5" "9" "13" "17" "21"),
+                "ldp q30, q31, [{w}, #", $second, "]\n",
+                column!("fmla", "30", ".4s", $lane, "2" "6" "10" "14" "18" "22"),
+                column!("fmla", "31", ".4s", $lane, "3" "7" "11" "15" "19" "23"),
+            )
+        };
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        six!(sums, a, [
+            "2:",
+            "ldr q24, [{a0}, {at}]",
+            "ldr q25, [{a1}, {at}]",
+            "ldr q26, [{a2}, {at}]",
+            "ldr q27, [{a3}, {at}]",
+            "ldr q28, [{a4}, {at}]",
+            "ldr q29, [{a5}, {at}]",
+            lane!("s[0]", "0", "32"),
+            lane!("s[1]", "64", "96"),
+            lane!("s[2]", "128", "160"),
+            lane!("s[3]", "192", "224"),
+            "add {w}, {w}, #256",
+            "adds {at}, {at}, #16",
+            "b.ne 2b",
+        ], w = inout(reg) panel, at = inout(reg) -16 * count as isize => _,);
+    }
+    panel
+}
+
+/// The same for processors that start instructions in their order: registers of W come in halves, the second through a general
+/// register, while the one before is multiplied; so do the third and fourth value of each row.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(super) unsafe fn floats_in_order(
     a: [*const f32; 6],
     count: usize,
     panel: *const f32,

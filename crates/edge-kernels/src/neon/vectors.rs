@@ -161,6 +161,18 @@ impl Simd for Neon {
             [vcvtq_f32_u32(vmovl_u16(vget_low_u16(v))), vcvtq_f32_u32(vmovl_high_u16(v))]
         }
     }
+    /// Every processor of this architecture converts, if not all multiply.
+    #[inline(always)]
+    unsafe fn load_half(self, p: *const u16) -> Floats {
+        let (low, high);
+        // SAFETY: see above.
+        unsafe {
+            let v = vld1q_u16(p);
+            asm!("fcvtl {:v}.4s, {:v}.4h", out(vreg) low, in(vreg) v, options(pure, nomem, nostack, preserves_flags));
+            asm!("fcvtl2 {:v}.4s, {:v}.8h", out(vreg) high, in(vreg) v, options(pure, nomem, nostack, preserves_flags));
+        }
+        [low, high]
+    }
     #[inline(always)]
     unsafe fn store_u8(self, p: *mut u8, v: Floats, zero: i32) {
         let v = whole(v);
@@ -202,11 +214,15 @@ impl Simd for Neon {
             }
             for first in (0..runs.count).map(|r| r * runs.pitch) {
                 let mut k = first;
-                if M == 6 && N == 2 && self.in_order && runs.k >= 4 {
+                if M == 6 && N == 2 && runs.k >= 4 {
                     let count = runs.k / 4;
                     k += 4 * count;
                     let ends = std::array::from_fn(|i| a.as_ptr().add(i).read().add(k));
-                    panel = loops::floats(ends, count, panel, &mut *(&raw mut sums).cast());
+                    let sums = &mut *(&raw mut sums).cast();
+                    panel = match self.in_order {
+                        true => loops::floats_in_order(ends, count, panel, sums),
+                        false => loops::floats(ends, count, panel, sums),
+                    };
                 }
                 while k + 4 <= first + runs.k {
                     let x: [float32x4_t; M] = std::array::from_fn(|i| vld1q_f32(a[i].add(k)));

@@ -57,6 +57,9 @@ impl Made {
         run(tool("edge-pack")?.arg("keygen").arg(&key))?;
         let package = work.join("1.edgepack");
         let mut pack = tool("edge-pack")?;
+        if let Some(photos) = &qemu.calibration {
+            pack.args(["--quantize", "int8", "--calibration"]).arg(photos);
+        }
         run(pack.arg(&qemu.model).args(["--sequence", "1", "--sign"]).arg(&key).arg("-o").arg(&package))?;
         let settings = work.join("camera.toml");
         fs::write(&settings, config(board, qemu)?).with_context(|| format!("writing {}", settings.display()))?;

@@ -178,11 +178,7 @@ pub fn faults(bench: &mut Bench) -> Result<()> {
     let wall = wall(bench)?;
     for fault in &FAULTS {
         suffer(bench, fault, wall).with_context(|| fault.name)?;
-        let same = bench.wait_for("what was shown is delivered again", bench.patience(), |bench| {
-            let Some(PictureData::Raw(raw)) = bench.last_frame()? else { return Ok(None) };
-            Ok((raw.bytes == shown.bytes).then_some(()))
-        });
-        same.with_context(|| fault.name)?;
+        bench.delivered("what was shown is delivered again", &shown, None).with_context(|| fault.name)?;
     }
     // What opening a camera allocates for the first time is there by now.
     let rss = |bench: &mut Bench| -> Result<f64> {

@@ -13,9 +13,10 @@ pub const INSTALLATION: Duration = Duration::from_secs(900);
 /// What is said of a package whose bytes are not those that were signed.
 const DAMAGED: &str = "it is damaged: the digest of ";
 
-/// A script that inverts the bits of one byte: of `$file`, at `$at`.
+/// A script that inverts the bits of one byte: of `$file`, at `$at`, before its end.
 const FLIP: &str = r#"
 byte=$(dd if="$file" bs=1 skip=$at count=1 2>/dev/null | od -An -tu1 | tr -d ' ')
+[ -n "$byte" ]
 printf "\\$(printf %03o $((byte ^ 255)))" | dd of="$file" bs=1 seek=$at conv=notrunc 2>/dev/null
 sync
 echo 3 >/proc/sys/vm/drop_caches
@@ -33,7 +34,8 @@ pub fn damaged_package(bench: &mut Bench) -> Result<()> {
     bench.wait_for(&format!("the new package runs ({told})"), patience, |bench| {
         Ok((running(bench)? == next).then_some(()))
     })?;
-    let newest = "file=$(ls -t /data/packages/*/package.edgepack | head -n 1)\nat=200000\n";
+    // The last byte is that of its last part.
+    let newest = "file=$(ls -t /data/packages/*/package.edgepack | head -n 1)\nat=$(($(wc -c <\"$file\") - 1))\n";
     bench.dut.shell(&format!("{newest}{FLIP}"), patience)?;
     let (lines, mark) = (bench.dut.log()?.len(), mark(bench)?);
     start_anew(bench)?;

@@ -178,10 +178,7 @@ impl Lab<'_> {
             })?;
         }
         let Some(shown) = self.shown.clone() else { return Ok(false) };
-        let frame = bench.wait_for("what was shown is delivered again", patience, |bench| {
-            let Some(PictureData::Raw(raw)) = bench.last_frame()? else { return Ok(None) };
-            Ok((raw.bytes == shown.bytes).then_some(raw.number))
-        })?;
+        let frame = bench.delivered("what was shown is delivered again", &shown, None)?;
         self.decided(bench, frame)?;
         Ok(false)
     }

@@ -97,6 +97,14 @@ pub fn look(path: &Path, findings: &mut Vec<Finding>) -> anyhow::Result<Image> {
     Ok(Image { board, settings, subject })
 }
 
+/// That an image is asked to start on a board that it is not for.
+pub fn not_for(asked: &Board, board: &Board) -> Finding {
+    Finding::new(Severity::Error, "board", format!("the image is for {}, not for {}", board.name, asked.name))
+        .why("it holds that board's boot loader, device tree and drivers")
+        .fix(format!("build one with `edge-flash image --board {}`", asked.name))
+        .on(&asked.name)
+}
+
 fn damaged(what: &str) -> Finding {
     Finding::new(Severity::Error, "image", what)
         .why("it is not what was built; what starts from it cannot be trusted")

@@ -94,6 +94,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         None => ("device", None, None),
         Some(path) => look(path, args, &trust, &mut settings, &mut findings)?,
     };
+    if let Some(board) = of_image {
+        findings.extend(asked.iter().filter(|b| b.name != board.name).map(|b| image::not_for(b, board)));
+    }
     let mut rows = vec![];
     if let Some(subject) = &subject {
         subject::plan(subject, &mut findings);
