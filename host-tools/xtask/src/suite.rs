@@ -49,23 +49,23 @@ const STEPS: &[Step] = &[
     Step {
         name: "the flashed camera in an emulated board (virt)",
         long: false,
-        run: || board("virt", &[("qemu-virt", &[])]),
+        run: || board("virt", &[("qemu-virt-small", &[]), ("qemu-virt", OF_PICTURES)]),
     },
     Step { name: "the .deb in a clean Debian", long: false, run: deb },
     Step {
         name: "the life of a flashed camera (virt)",
         long: true,
-        run: || board("virt", &[("qemu-virt-small", &[LONG])]),
+        run: || board("virt", &[("qemu-virt-small", &[LONG]), ("qemu-virt", &[])]),
     },
     Step {
         name: "the flashed camera in an emulated board (rpi3)",
         long: true,
-        run: || board("rpi3", &[("rpi3-small", &[]), ("rpi3", OF_PICTURES)]),
+        run: || board("rpi3", &[("rpi3-small", &[]), ("rpi3", OF_FEW)]),
     },
     Step {
         name: "the flashed camera in an emulated board (rpi4)",
         long: true,
-        run: || board("rpi4", &[("rpi4-small", &[]), ("rpi4", OF_PICTURES)]),
+        run: || board("rpi4", &[("rpi4-small", &[]), ("rpi4", OF_FEW)]),
     },
     Step {
         name: "kernels at the sizes of real networks",
@@ -397,9 +397,23 @@ fn aarch64() -> Result<Outcome> {
     unless_unavailable(agrees())
 }
 
-/// What is asked of a board with the default model where not all is: its answers take seconds there, and the same cases run on a
-/// small network.
-const OF_PICTURES: &[&str] = &["--case", "camera is found", "--case", "golden samples", "--case", "last frame"];
+/// The cases that are about pictures, which the default model is asked where all others are run on a small network alone.
+const OF_PICTURES: &[&str] = &[
+    "--case",
+    "camera is found",
+    "--case",
+    "golden samples",
+    "--case",
+    "last frame",
+    "--case",
+    "awkward pictures",
+    "--case",
+    "ten photos",
+    "--case",
+    "what is shown",
+];
+/// Those that need a frame or two, where one takes minutes.
+const OF_FEW: &[&str] = &["--case", "camera is found", "--case", "golden samples", "--case", "last frame"];
 
 /// The device cases on emulated boards: `edge-hil` makes an image of a board's system, starts it and lets it live. `runs` are files of
 /// `tests/duts` with what else edge-hil is told.

@@ -214,7 +214,8 @@ impl Simd for Neon {
             }
             for first in (0..runs.count).map(|r| r * runs.pitch) {
                 let mut k = first;
-                if M == 6 && N == 2 && runs.k >= 4 {
+                let full = M == 6 && N == 2;
+                if full && runs.k >= 4 {
                     let count = runs.k / 4;
                     k += 4 * count;
                     let ends = std::array::from_fn(|i| a.as_ptr().add(i).read().add(k));
@@ -224,7 +225,7 @@ impl Simd for Neon {
                         false => loops::floats(ends, count, panel, sums),
                     };
                 }
-                while k + 4 <= first + runs.k {
+                while !full && k + 4 <= first + runs.k {
                     let x: [float32x4_t; M] = std::array::from_fn(|i| vld1q_f32(a[i].add(k)));
                     multiply!(x, 0);
                     multiply!(x, 1);
