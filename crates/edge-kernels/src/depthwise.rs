@@ -2,8 +2,8 @@
 //!
 //! Vectors run over channels. Four positions of a row are computed together, so that each filter value is loaded once for
 //! four results and each pixel of a 3×3 window with stride 1 for up to three; what of them is outside the picture is left
-//! out. Where fewer than four are left of a row, the last four are computed. It writes whichever positions it is asked for, so that a convolution that follows can have
-//! them strip by strip, still in the second-level cache.
+//! out. Where fewer than four are left of a row, the last four are computed. It writes whichever positions it is asked for,
+//! so that a convolution that follows can have them strip by strip, still in the second-level cache.
 
 use crate::fours::Fours;
 use crate::gemm8::{Scale, Sink};
