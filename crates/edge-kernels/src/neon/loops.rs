@@ -43,6 +43,32 @@ macro_rules! column {
     };
 }
 
+/// Reads a register of each of six rows.
+macro_rules! rows {
+    () => {
+        "ldr q24, [{a0}, {at}]
+         ldr q25, [{a1}, {at}]
+         ldr q26, [{a2}, {at}]
+         ldr q27, [{a3}, {at}]
+         ldr q28, [{a4}, {at}]
+         ldr q29, [{a5}, {at}]"
+    };
+}
+
+/// Multiplies a lane of six rows with four registers of W, of which pairs lie at `$first` and `$second`.
+macro_rules! lane {
+    ($op:literal, $of:literal, $lane:literal, $first:literal, $second:literal) => {
+        concat!(
+            "ldp q30, q31, [{w}, #", $first, "]\n",
+            column!($op, "30", $of, $lane, "0" "4" "8" "12" "16" "20"),
+            column!($op, "31", $of, $lane, "1" "5" "9" "13" "17" "21"),
+            "ldp q30, q31, [{w}, #", $second, "]\n",
+            column!($op, "30", $of, $lane, "2" "6" "10" "14" "18" "22"),
+            column!($op, "31", $of, $lane, "3" "7" "11" "15" "19" "23"),
+        )
+    };
+}
+
 /// Adds the products of `16 · count` bytes of six rows, whose ends `a` are, with four columns of fours in each register of W.
 ///
 /// # Safety
@@ -50,39 +76,22 @@ macro_rules! column {
 #[inline(always)]
 pub(super) unsafe fn dot(a: [*const u8; 6], count: usize, panel: *const i8, sums: &mut Six<int32x4_t>) -> *const i8 {
     let mut panel = panel;
-    macro_rules! lane {
-        ($lane:literal, $first:literal, $second:literal) => {
-            concat!(
-                "ldp q30, q31, [{w}, #", $first, "]\n",
-                column!("sdot", "30", ".16b", $lane, "0" "4" "8" "12" "16" "20"),
-                column!("sdot", "31", ".16b", $lane, "1" "5" "9" "13" "17" "21"),
-                "ldp q30, q31, [{w}, #", $second, "]\n",
-                column!("sdot", "30", ".16b", $lane, "2" "6" "10" "14" "18" "22"),
-                column!("sdot", "31", ".16b", $lane, "3" "7" "11" "15" "19" "23"),
-            )
-        };
-    }
     // SAFETY: the caller's promise.
     unsafe {
         six!(sums, a, [
             "2:",
             "movi v30.16b, #128",
-            "ldr q24, [{a0}, {at}]",
-            "ldr q25, [{a1}, {at}]",
-            "ldr q26, [{a2}, {at}]",
-            "ldr q27, [{a3}, {at}]",
-            "ldr q28, [{a4}, {at}]",
-            "ldr q29, [{a5}, {at}]",
+            rows!(),
             "eor v24.16b, v24.16b, v30.16b",
             "eor v25.16b, v25.16b, v30.16b",
             "eor v26.16b, v26.16b, v30.16b",
             "eor v27.16b, v27.16b, v30.16b",
             "eor v28.16b, v28.16b, v30.16b",
             "eor v29.16b, v29.16b, v30.16b",
-            lane!("4b[0]", "0", "32"),
-            lane!("4b[1]", "64", "96"),
-            lane!("4b[2]", "128", "160"),
-            lane!("4b[3]", "192", "224"),
+            lane!("sdot", ".16b", "4b[0]", "0", "32"),
+            lane!("sdot", ".16b", "4b[1]", "64", "96"),
+            lane!("sdot", ".16b", "4b[2]", "128", "160"),
+            lane!("sdot", ".16b", "4b[3]", "192", "224"),
             "add {w}, {w}, #256",
             "adds {at}, {at}, #16",
             "b.ne 2b",
@@ -142,12 +151,7 @@ pub(super) unsafe fn i8mm(a: [*const u8; 6], count: usize, panel: *const i8, sum
     unsafe {
         six!(sums, a, [
             "2:",
-            "ldr q24, [{a0}, {at}]",
-            "ldr q25, [{a1}, {at}]",
-            "ldr q26, [{a2}, {at}]",
-            "ldr q27, [{a3}, {at}]",
-            "ldr q28, [{a4}, {at}]",
-            "ldr q29, [{a5}, {at}]",
+            rows!(),
             "zip1 v30.2d, v24.2d, v25.2d",
             "zip2 v25.2d, v24.2d, v25.2d",
             "zip1 v24.2d, v26.2d, v27.2d",
@@ -182,32 +186,15 @@ pub(super) unsafe fn floats(
     sums: &mut Six<float32x4_t>,
 ) -> *const f32 {
     let mut panel = panel;
-    macro_rules! lane {
-        ($lane:literal, $first:literal, $second:literal) => {
-            concat!(
-                "ldp q30, q31, [{w}, #", $first, "]\n",
-                column!("fmla", "30", ".4s", $lane, "0" "4" "8" "12" "16" "20"),
-                column!("fmla", "31", ".4s", $lane, "1" "5" "9" "13" "17" "21"),
-                "ldp q30, q31, [{w}, #", $second, "]\n",
-                column!("fmla", "30", ".4s", $lane, "2" "6" "10" "14" "18" "22"),
-                column!("fmla", "31", ".4s", $lane, "3" "7" "11" "15" "19" "23"),
-            )
-        };
-    }
     // SAFETY: the caller's promise.
     unsafe {
         six!(sums, a, [
             "2:",
-            "ldr q24, [{a0}, {at}]",
-            "ldr q25, [{a1}, {at}]",
-            "ldr q26, [{a2}, {at}]",
-            "ldr q27, [{a3}, {at}]",
-            "ldr q28, [{a4}, {at}]",
-            "ldr q29, [{a5}, {at}]",
-            lane!("s[0]", "0", "32"),
-            lane!("s[1]", "64", "96"),
-            lane!("s[2]", "128", "160"),
-            lane!("s[3]", "192", "224"),
+            rows!(),
+            lane!("fmla", ".4s", "s[0]", "0", "32"),
+            lane!("fmla", ".4s", "s[1]", "64", "96"),
+            lane!("fmla", ".4s", "s[2]", "128", "160"),
+            lane!("fmla", ".4s", "s[3]", "192", "224"),
             "add {w}, {w}, #256",
             "adds {at}, {at}, #16",
             "b.ne 2b",
