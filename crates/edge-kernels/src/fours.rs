@@ -15,9 +15,13 @@ impl Tap for i8 {
     fn able(isa: Isa) -> bool {
         matches!(isa.kind(), crate::isa::Kind::Dot | crate::isa::Kind::I8mm)
     }
-    #[cfg(not(target_arch = "aarch64"))]
+    #[cfg(target_arch = "x86_64")]
     fn able(isa: Isa) -> bool {
-        isa.has_quads()
+        isa.kind() == crate::isa::Kind::Vnni
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    fn able(_: Isa) -> bool {
+        false
     }
     fn of(value: f32) -> Option<i8> {
         Some(value as i8).filter(|whole| f32::from(*whole) == value)

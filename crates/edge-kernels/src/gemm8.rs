@@ -195,13 +195,32 @@ unsafe fn tile<S: Simd, C: Sink, const M: usize, const V: usize>(
             }
             panel = panel.add(V * 2 * S::LANES);
         }
-        let [low, high] = scale.limits.map(|l| s.splat(l));
-        for j in 0..V {
+        write(s, sums, scale, column, out(0, 0), w.n);
+    }
+}
+
+/// Brings sums of a column and those after it to the output's scale, and writes them to `c`, rows `stride` values apart.
+///
+/// # Safety
+/// There is room for them in C, and so many columns have scales.
+#[inline(always)]
+pub(crate) unsafe fn write<S: Simd, C: Sink, const M: usize, const V: usize>(
+    s: S,
+    sums: [[S::I; V]; M],
+    scale: &Scale<'_>,
+    column: usize,
+    c: *mut C,
+    stride: usize,
+) {
+    let [low, high] = scale.limits.map(|l| s.splat(l));
+    for j in 0..V {
+        // SAFETY: the caller's promise.
+        unsafe {
             let factor = s.load(scale.factor.as_ptr().add(column + j * S::LANES));
             let offset = s.load(scale.offset.as_ptr().add(column + j * S::LANES));
             for (i, sums) in sums.iter().enumerate() {
                 let value = s.scale(s.float(sums[j]), factor, offset);
-                C::store(s, out(i, j), s.min(high, s.max(low, value)), scale.zero);
+                C::store(s, c.add(i * stride + j * S::LANES), s.min(high, s.max(low, value)), scale.zero);
             }
         }
     }

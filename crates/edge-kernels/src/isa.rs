@@ -135,11 +135,12 @@ impl Isa {
         channels.next_multiple_of(self.lanes())
     }
 
-    /// Whether it multiplies bytes by fours ([`crate::Quads`]) faster than int16 by pairs ([`crate::Weights8`]).
+    /// Whether it multiplies bytes by fours ([`crate::Quads`]) faster than int16 by pairs ([`crate::Weights8`]), at least
+    /// with [some weights](crate::Quads::is_faster).
     pub fn has_quads(self) -> bool {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Kind::Vnni => true,
+            Kind::Avx2 | Kind::Vnni => true,
             #[cfg(target_arch = "aarch64")]
             Kind::InOrder | Kind::Neon | Kind::Dot | Kind::I8mm => true,
             _ => false,

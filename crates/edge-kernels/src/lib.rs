@@ -95,6 +95,8 @@ mod im2col;
 mod import;
 mod interleaved;
 mod isa;
+#[cfg(target_arch = "x86_64")]
+mod narrow;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod peak;

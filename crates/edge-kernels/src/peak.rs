@@ -41,6 +41,11 @@ pub fn peak_bytes(isa: Isa) -> f64 {
             unsafe { fours(black_box(TURNS), black_box(&[3, 5, 7, 9]), &mut sum) };
             black_box(sum);
         }),
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2 => best(4 * isa.lanes(), || {
+            // SAFETY: an Isa is of this machine.
+            black_box(unsafe { crate::narrow::repeated::<SUMS>(black_box(TURNS), black_box([3, 5, 7, 9])) });
+        }),
         _ => best(2 * isa.lanes(), || {
             // SAFETY: as above.
             unsafe { pairs(isa, black_box(TURNS), &factor, &mut sum) };

@@ -1,13 +1,15 @@
-//! Matrix times matrix in bytes, four products at a time: `vpdpbusd`, where a machine has it.
+//! Matrix times matrix in bytes, four products at a time: `vpdpbusd`, where a machine has it, and what others have.
 //!
 //! A holds unsigned bytes as they are, zero point and all, and is read where it lies, by the offset of each row; W is packed
 //! in fours of k as signed bytes. What the zero point adds to a column is the same for every row, so sums begin with its
 //! negative: whole numbers, exact. The tile is 12 rows × 2 vectors; per four of k two loads of W, a broadcast per row and 24
-//! multiplications of 64 products each. Sums stay in registers over all of k.
+//! multiplications of 64 products each. Sums stay in registers over all of k. AVX2 does it in [three steps](crate::narrow).
 
 use crate::gemm::Places;
-use crate::gemm8::{Scale, Sink};
+use crate::gemm8::{Scale, Sink, write};
 use crate::isa::Kind;
+#[cfg(target_arch = "x86_64")]
+use crate::narrow::{self, Narrow};
 use crate::simd::{Dot4, Portable, Runs, Simd};
 use crate::{Buffer, Isa};
 
@@ -33,6 +35,9 @@ pub struct Quads {
     /// The smallest value of W, which says whether two products of bytes fit 16 bits.
     #[cfg_attr(not(target_arch = "aarch64"), expect(dead_code))]
     least: i8,
+    /// In place of panels, where pairs of products are added in 16 bits.
+    #[cfg(target_arch = "x86_64")]
+    narrow: Option<Narrow>,
 }
 
 /// How a panel's values follow each other.
@@ -119,7 +124,36 @@ impl Quads {
             }
             begin[column] = (shift - i32::from(zero)) * sum;
         }
-        Some(Quads { isa, k: rows, runs, n: columns, depth, panels, begin, least })
+        #[cfg(target_arch = "x86_64")]
+        let narrow = (isa.kind() == Kind::Avx2).then(|| {
+            let packed = std::mem::replace(&mut panels, Buffer::new(0));
+            Narrow::pack(rows / 4, run / 4, columns, |four, column| {
+                let (first, row) = (column / step * step, 4 * four);
+                let width = step.min(columns - first);
+                let at = first * depth + order.place(run, row, column - first, width);
+                std::array::from_fn(|i| packed[at + i])
+            })
+        });
+        Some(Quads {
+            isa,
+            k: rows,
+            runs,
+            n: columns,
+            depth,
+            panels,
+            begin,
+            least,
+            #[cfg(target_arch = "x86_64")]
+            narrow,
+        })
+    }
+    /// Whether these weights are multiplied faster so than as [`crate::Weights8`].
+    pub fn is_faster(&self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(narrow) = &self.narrow {
+            return narrow.is_faster(self.k / 4);
+        }
+        true
     }
 
     /// Rows, padded to fours.
@@ -156,6 +190,10 @@ impl Quads {
         // SAFETY: every row of A lies within `a`; C, the scales and the panels have the lengths that the loops count to; an
         // Isa is of this machine.
         unsafe {
+            #[cfg(target_arch = "x86_64")]
+            if let Some(narrow) = &self.narrow {
+                return narrow::multiply(narrow, &self.begin, self.runs, a, rows, scale, c);
+            }
             match self.isa.kind() {
                 #[cfg(target_arch = "x86_64")]
                 Kind::Vnni => vnni(a, rows, self, scale, c),
@@ -267,15 +305,7 @@ unsafe fn tile<D: Dot4, C: Sink, const M: usize, const V: usize>(
         let runs = Runs { count: w.runs, pitch: rows.pitch, k: w.k / w.runs };
         let panel = w.panels.as_ptr().add(panel * w.depth + 4 * column);
         let sums = d.products(a, runs, panel, 4 * width, [begin; M]);
-        let [low, high] = scale.limits.map(|l| s.splat(l));
-        for j in 0..V {
-            let factor = s.load(scale.factor.as_ptr().add(at + j * lanes));
-            let offset = s.load(scale.offset.as_ptr().add(at + j * lanes));
-            for (i, sums) in sums.iter().enumerate() {
-                let value = s.scale(s.float(sums[j]), factor, offset);
-                C::store(s, out(i, j), s.min(high, s.max(low, value)), scale.zero);
-            }
-        }
+        write(s, sums, scale, at, out(0, 0), w.n);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a case works with: the device, what is right, and a place for what it found.
 
 use super::dut::LOOK;
+use super::tail::Tail;
 use super::{Dut, Evidence, Expected, Figure, Options, Reference, picture};
 use anyhow::{Context, Result, bail};
 use edge_link::{Classified, LinkError, PictureData, RawFrame, Request, Response};
@@ -78,6 +79,7 @@ pub struct Bench<'a> {
     figures: Vec<Figure>,
     evidence: Vec<Evidence>,
     pictures: usize,
+    tail: Tail,
 }
 
 impl<'a> Bench<'a> {
@@ -86,7 +88,7 @@ impl<'a> Bench<'a> {
         let reference = Reference::open(&dut.files().package)?;
         let (folder, figures, evidence) = (folder.to_path_buf(), vec![], vec![]);
         let Options { long, seed, soak, .. } = *options;
-        Ok(Bench { dut, long, seed, soak, reference, folder, figures, evidence, pictures: 0 })
+        Ok(Bench { dut, long, seed, soak, reference, folder, figures, evidence, pictures: 0, tail: Tail::default() })
     }
 
     /// What is right.
@@ -149,21 +151,14 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// The last lines of the log, as many as are in so many bytes.
-    pub fn tail(&mut self, bytes: u32) -> Result<Vec<Value>> {
-        let request = Request::Log { file: 0, from: -i64::from(bytes), length: bytes };
-        let (length, part) = match self.ask(&request)? {
-            Response::Log { length, bytes } => (length, bytes),
-            other => bail!("the camera answers {other:?} when asked for its log"),
-        };
-        let text = String::from_utf8_lossy(&part);
-        // Where it does not begin with the file, the first line is the end of one; the last one may be under way.
-        let begin = if length > u64::from(bytes) { text.find('\n').map_or(text.len(), |at| at + 1) } else { 0 };
-        let end = text.rfind('\n').map_or(begin, |at| at.max(begin));
-        text[begin..end]
-            .lines()
-            .map(|line| serde_json::from_str(line).with_context(|| format!("in the log: {line:?}")))
-            .collect()
+    /// The last lines of the log.
+    pub fn tail(&mut self) -> Result<Vec<Value>> {
+        let patience = self.patience();
+        let lines = self.tail.lines(self.dut.link()?, patience);
+        if lines.is_err() {
+            self.dut.lost();
+        }
+        lines
     }
 
     /// Shows a frame to the camera and waits until it is delivered, every byte of it, and then a while more.
@@ -196,7 +191,7 @@ impl<'a> Bench<'a> {
     pub fn wait_until_logged(&mut self, frame: u64) -> Result<()> {
         let patience = self.patience();
         self.wait_for("the log has come to what was shown", patience, |bench| {
-            let newest = bench.tail(1 << 13)?.iter().filter_map(|line| line["frame"].as_u64()).next_back();
+            let newest = bench.tail()?.iter().filter_map(|line| line["frame"].as_u64()).next_back();
             Ok((newest >= Some(frame)).then_some(()))
         })
     }

@@ -13,6 +13,7 @@ pub mod lab;
 mod outcome;
 mod reference;
 mod run;
+mod tail;
 
 pub use bench::{Bench, Photo, Sight, photos};
 pub use cases::CASES;

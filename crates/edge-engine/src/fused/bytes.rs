@@ -55,7 +55,7 @@ impl Planner<'_> {
             let weights = Quads::pack(self.isa, taps * lie, made.c, window.kernel[0], read.zero as u8, |row, o| {
                 value(places[row], o)
             });
-            Some((starts, weights?))
+            Some((starts, weights.filter(Quads::is_faster)?))
         });
         let (rows, weights, pieces) = match quads {
             Some((starts, quads)) => {
@@ -91,6 +91,7 @@ impl Planner<'_> {
         // A depthwise convolution makes rows with its channels padded.
         let padded = if let Rows8::Depthwise(d) = &rows { d.channels() } else { k };
         let quads = self.isa.has_quads().then(|| Quads::pack(self.isa, k, n, 1, read.zero as u8, &value)).flatten();
+        let quads = quads.filter(Quads::is_faster);
         let (row, size) = match &quads {
             Some(quads) => (padded.max(quads.k()), 1),
             None => (padded.next_multiple_of(2), 2),

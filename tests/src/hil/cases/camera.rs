@@ -20,8 +20,6 @@ const OPENING: f64 = 10.0;
 const OPENINGS: f64 = 3.0;
 /// What an allocator moves about, in KiB.
 const SLACK: f64 = 2048.0;
-/// How much of the log's end is looked at.
-const TAIL: u32 = 1 << 18;
 
 /// The camera that the device's file promises, in the format and size that it names first.
 pub fn found(bench: &mut Bench) -> Result<()> {
@@ -57,7 +55,7 @@ pub fn exact(bench: &mut Bench) -> Result<()> {
         let found = bench.classify(delivered.clone())?;
         most = most.max(bench.same_as_here(&found, &picture).with_context(context)?);
         bench.wait_until_logged(sight.last)?;
-        let decided = bench.tail(TAIL)?.into_iter().rfind(|line| line["frame"] == sight.last);
+        let decided = bench.tail()?.into_iter().rfind(|line| line["frame"] == sight.last);
         let decided = decided.with_context(|| format!("{}: frame {} is not in the log", context(), sight.last))?;
         let expected = bench.reference().classify(&picture)?.decision;
         ensure!(decided["decision"] == expected, "{}: {expected:?} here, in the log {decided}", context());
@@ -103,7 +101,7 @@ fn allowances(bench: &mut Bench) -> Result<[f64; 2]> {
 fn line(bench: &mut Bench, what: &str, mark: f64, wanted: impl Fn(&Value) -> bool) -> Result<(f64, f64)> {
     let patience = bench.patience();
     bench.wait_for(what, patience, |bench| {
-        let mut lines = bench.tail(TAIL)?.into_iter();
+        let mut lines = bench.tail()?.into_iter();
         let line = lines.find(|line| line["monotonic_s"].as_f64() > Some(mark) && wanted(line));
         line.map(|line| Ok((monotonic(&line)?, seconds(&line)?))).transpose()
     })
@@ -198,7 +196,7 @@ pub fn faults(bench: &mut Bench) -> Result<()> {
 
 fn suffer(bench: &mut Bench, fault: &Fault, wall: f64) -> Result<()> {
     let [to_tell, to_recover] = allowances(bench)?;
-    let mut mark = bench.tail(TAIL)?.last().map_or(Ok(-1.0), monotonic)?;
+    let mut mark = bench.tail()?.last().map_or(Ok(-1.0), monotonic)?;
     for begin in fault.begin {
         bench.dut.fault(*begin)?;
     }

@@ -11,8 +11,6 @@ use std::time::{Duration, Instant, SystemTime};
 const HOUR: Duration = Duration::from_secs(3600);
 /// The longest that a supervisor waits for a sign of life, and from one start to the next.
 const SUPERVISED: Duration = Duration::from_secs(240);
-/// How much of the log's end is looked at.
-const TAIL: u32 = 1 << 18;
 
 /// A photo is still classified there as it is here.
 fn still_right(bench: &mut Bench) -> Result<()> {
@@ -98,8 +96,7 @@ fn back_and_forth(bench: &mut Bench, set: &dyn Fn(&mut Bench, SystemTime) -> Res
     // What is on its way to the log has the old time.
     for (jump, what) in [(Some(HOUR), "an hour back"), (None, "forward again")] {
         let to = jump.map_or(SystemTime::now(), |jump| SystemTime::now() - jump);
-        let before =
-            bench.tail(TAIL)?.last().and_then(|line| line["monotonic_s"].as_f64()).context("the log is empty")?;
+        let before = bench.tail()?.last().and_then(|line| line["monotonic_s"].as_f64()).context("the log is empty")?;
         set(bench, to)?;
         let patience = bench.patience();
         bench.wait_for(&format!("a frame is logged with the clock {what}"), patience, |bench| {
@@ -108,7 +105,7 @@ fn back_and_forth(bench: &mut Bench, set: &dyn Fn(&mut Bench, SystemTime) -> Res
                 let off = time.duration_since(to).or_else(|_| to.duration_since(time)).ok()?;
                 (line["frame"].is_u64() && line["monotonic_s"].as_f64()? > before && off < HOUR / 4).then_some(())
             };
-            Ok(bench.tail(TAIL)?.iter().find_map(near))
+            Ok(bench.tail()?.iter().find_map(near))
         })?;
     }
     Ok(())

@@ -30,9 +30,6 @@ const FILES: [&str; 16] = [
     "empty.jpg",
 ];
 
-/// How much of the log's end is looked at for lines that were just written.
-const TAIL: u32 = 1 << 18;
-
 /// Photos, each another one.
 fn ten() -> Result<Vec<Photo>> {
     let whole = photos()?;
@@ -65,7 +62,7 @@ pub fn last_frame(bench: &mut Bench) -> Result<()> {
         PictureData::Raw(RawFrame { number, .. }) => {
             // At once: over a slow line the log has gone far beyond it once the frame was sent back.
             Some(bench.wait_for("the last frame is in the log", patience, |bench| {
-                Ok(bench.tail(TAIL)?.into_iter().rfind(|line| line["frame"] == *number))
+                Ok(bench.tail()?.into_iter().rfind(|line| line["frame"] == *number))
             })?)
         }
         PictureData::File(_) => None,
@@ -158,7 +155,7 @@ fn padded(frame: &RawFrame, more: usize) -> Result<RawFrame> {
 
 /// Ten photos through the link.
 pub fn ten_put_in(bench: &mut Bench) -> Result<()> {
-    let mut before = newest(&bench.tail(TAIL)?);
+    let mut before = newest(&bench.tail()?);
     let mut numbers = vec![];
     let patience = bench.patience();
     for photo in ten()? {
@@ -168,7 +165,7 @@ pub fn ten_put_in(bench: &mut Bench) -> Result<()> {
         // Each at once: over a slow line the log has gone far beyond the first one when the last one was sent.
         let since = |line: &Value| line["source"] == "link" && line["monotonic_s"].as_f64() > before;
         let logged = bench.wait_for(&format!("{} is in the log", photo.name), patience, |bench| {
-            let logged: Vec<Value> = bench.tail(TAIL)?.into_iter().filter(since).collect();
+            let logged: Vec<Value> = bench.tail()?.into_iter().filter(since).collect();
             Ok((!logged.is_empty()).then_some(logged))
         })?;
         let decisions: Vec<&str> = logged.iter().filter_map(|line| line["decision"].as_str()).collect();
@@ -186,7 +183,7 @@ pub fn ten_put_in(bench: &mut Bench) -> Result<()> {
     ensure!(numbers.is_sorted_by(|a, b| a < b), "the frames' numbers do not go on: {numbers:?}");
     // None is in the log once more.
     let again =
-        bench.tail(TAIL)?.into_iter().find(|line| line["source"] == "link" && line["monotonic_s"].as_f64() > before);
+        bench.tail()?.into_iter().find(|line| line["source"] == "link" && line["monotonic_s"].as_f64() > before);
     ensure!(again.is_none(), "one frame more than was put in is in the log: {again:?}");
     Ok(())
 }
@@ -218,7 +215,7 @@ pub fn ten_shown(bench: &mut Bench) -> Result<()> {
         bench.evidence(&format!("{}, shown and delivered byte for byte: {decided}", photo.name), &picture)?;
         seen.push((photo, expected, sight));
     }
-    let lines = bench.tail(TAIL)?;
+    let lines = bench.tail()?;
     for (photo, expected, Sight { first, last }) in &seen {
         let of = lines.iter().filter(|line| (*first..=*last).contains(&line["frame"].as_u64().unwrap_or(u64::MAX)));
         let decisions: Vec<&str> = of.filter_map(|line| line["decision"].as_str()).collect();

@@ -108,7 +108,7 @@ pub fn data_full(bench: &mut Bench) -> Result<()> {
     bench.figure("left on the partition", left.trim().parse().unwrap_or(f64::NAN), "KiB");
     let mark = frames(bench)?;
     bench.wait_for("the log goes on", patience, |bench| {
-        let count = bench.tail(1 << 16)?.iter().rev().take_while(|line| line["frame"].is_u64()).count();
+        let count = bench.tail()?.iter().rev().take_while(|line| line["frame"].is_u64()).count();
         Ok((count >= 2 && frames(bench)? > mark).then_some(()))
     })?;
     super::log::in_order(&bench.dut.log()?).map(drop)

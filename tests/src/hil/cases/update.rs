@@ -114,7 +114,7 @@ pub fn taken(bench: &mut Bench) -> Result<()> {
     // What it says of frames is logged under its digest.
     bench.wait_for("the new package has classified", patience, |bench| {
         let name = edge_package::hex(&next);
-        Ok(bench.tail(1 << 16)?.iter().any(|line| line["package"] == name.as_str()).then_some(()))
+        Ok(bench.tail()?.iter().any(|line| line["package"] == name.as_str()).then_some(()))
     })?;
     // Back again; while it is on trial, too.
     match bench.ask(&Request::SwitchSlot)? {

@@ -20,9 +20,6 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How much of the log's end is looked at.
-const TAIL: u32 = 1 << 18;
-
 /// Looks whether a device has what the steps need.
 ///
 /// # Errors
@@ -75,7 +72,7 @@ pub(super) fn follow(bench: &mut Bench, steps: Vec<Line>, tell: &mut dyn FnMut(&
 
 /// The monotonic time of the log's last line.
 fn newest(bench: &mut Bench) -> Result<f64> {
-    Ok(bench.tail(TAIL)?.last().and_then(|line| line["monotonic_s"].as_f64()).unwrap_or(-1.0))
+    Ok(bench.tail()?.last().and_then(|line| line["monotonic_s"].as_f64()).unwrap_or(-1.0))
 }
 
 struct Lab<'a> {
@@ -117,7 +114,7 @@ impl Lab<'_> {
     /// Notes what the log tells of the camera since it was looked at last; whether it told of a silence, and of its end.
     fn heard(&mut self, bench: &mut Bench) -> Result<(bool, bool)> {
         let mut heard = (false, false);
-        for line in bench.tail(TAIL)? {
+        for line in bench.tail()? {
             let Some(at) = line["monotonic_s"].as_f64().filter(|at| *at > self.mark) else { continue };
             self.mark = at;
             let Some(event) = line["event"].as_str().filter(|event| event.starts_with("camera_")) else { continue };
@@ -130,7 +127,7 @@ impl Lab<'_> {
 
     fn decided(&mut self, bench: &mut Bench, frame: u64) -> Result<()> {
         bench.wait_until_logged(frame)?;
-        let line = bench.tail(TAIL)?.into_iter().rfind(|line| line["frame"] == frame);
+        let line = bench.tail()?.into_iter().rfind(|line| line["frame"] == frame);
         let line = line.with_context(|| format!("frame {frame} is not in the log"))?;
         let label = line["decision"].as_str().context("a frame without a decision")?.to_owned();
         let shown = self.shown.clone().context("nothing was shown")?;
