@@ -110,6 +110,17 @@ pub(crate) trait Sink: Copy {
     /// # Safety
     /// `p` points to room for it.
     unsafe fn store<S: Simd>(s: S, p: *mut Self, v: S::V, zero: i32);
+    /// Writes vectors, one after the other.
+    ///
+    /// # Safety
+    /// `p` points to room for them.
+    #[inline(always)]
+    unsafe fn stores<S: Simd, const N: usize>(s: S, p: *mut Self, v: [S::V; N], zero: i32) {
+        for (j, v) in v.into_iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { Self::store(s, p.add(j * S::LANES), v, zero) }
+        }
+    }
 }
 
 impl Sink for f32 {
@@ -125,6 +136,11 @@ impl Sink for u8 {
     unsafe fn store<S: Simd>(s: S, p: *mut u8, v: S::V, zero: i32) {
         // SAFETY: the caller's promise.
         unsafe { s.store_u8(p, v, zero) }
+    }
+    #[inline(always)]
+    unsafe fn stores<S: Simd, const N: usize>(s: S, p: *mut u8, v: [S::V; N], zero: i32) {
+        // SAFETY: the caller's promise.
+        unsafe { s.stores_u8(p, v, zero) }
     }
 }
 
@@ -213,15 +229,14 @@ pub(crate) unsafe fn write<S: Simd, C: Sink, const M: usize, const V: usize>(
     stride: usize,
 ) {
     let [low, high] = scale.limits.map(|l| s.splat(l));
-    for j in 0..V {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let factor = s.load(scale.factor.as_ptr().add(column + j * S::LANES));
-            let offset = s.load(scale.offset.as_ptr().add(column + j * S::LANES));
-            for (i, sums) in sums.iter().enumerate() {
-                let value = s.scale(s.float(sums[j]), factor, offset);
-                C::store(s, c.add(i * stride + j * S::LANES), s.min(high, s.max(low, value)), scale.zero);
-            }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let load = |values: &[f32], j: usize| s.load(values.as_ptr().add(column + j * S::LANES));
+        let factors: [_; V] = std::array::from_fn(|j| load(scale.factor, j));
+        let offsets: [_; V] = std::array::from_fn(|j| load(scale.offset, j));
+        for (i, sums) in sums.iter().enumerate() {
+            let value = |j: usize| s.min(high, s.max(low, s.scale(s.float(sums[j]), factors[j], offsets[j])));
+            C::stores(s, c.add(i * stride), std::array::from_fn::<_, V, _>(value), scale.zero);
         }
     }
 }

@@ -18,8 +18,10 @@
 //! - Depthwise: rows outside the picture skipped inside the four-position kernel, single positions four vectors at a time,
 //!   the next pixels asked for: 19×19×728 from 14 to 19 GMAC/s. 5×5 and 7×7 windows in the same kernel: EfficientNet-Lite0
 //!   from 18.0 to 13.0 ms.
-//! - int8: `pmaddwd` 67 GMAC/s. The sums' additions compete with the multiplications for two of four ports; `pmaddubsw`
-//!   would have fewer of them, but saturates.
+//! - int8: `pmaddwd` 62 to 70 GMAC/s. The sums' additions compete with the multiplications for two of four ports. `pmaddubsw` has
+//!   fewer of them, 85, but saturates. What it takes to be exact all the same ([`Quads`], `narrow.rs`): 78 with Xception's weights, of
+//!   whose pairs 0.9 % would saturate, no gain where 5 % would. Multiplying the fours of such pairs twice cost twice as much, and
+//!   moving the sign from A to W (`psignb`), after which nothing saturates, made it 60.
 //!
 //! On one thread of a Zen 4 core (AVX-512, 58.8 GMAC/s in float32, 235 in int8 by fours):
 //!

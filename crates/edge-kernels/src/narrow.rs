@@ -72,13 +72,14 @@ impl Narrow {
             let (mut plain, mut turned) = (Fours::default(), Fours::default());
             for four in 0..fours {
                 let place = [(four / run) as u32, (four % run * 4) as u32];
-                let mut weights: Vec<[i8; 4]> = (first..first + width).map(|column| value(four, column)).collect();
+                let mut weights = [[0; 4]; WIDTH * LANES];
+                let weights = &mut weights[..width];
+                weights.iter_mut().zip(first..).for_each(|(weights, column)| *weights = value(four, column));
                 if weights.iter().all(fits) {
                     plain.push(place, weights.as_flattened());
                     continue;
                 }
-                let mut orders = vec![ORDERS[0]; width];
-                let mut kept = vec![[0; 4]; width];
+                let (mut orders, mut kept) = ([ORDERS[0]; WIDTH * LANES], [[0; 4]; WIDTH * LANES]);
                 for ((weights, order), kept) in weights.iter_mut().zip(&mut orders).zip(&mut kept) {
                     let other = |order: &[i8; 4]| order.map(|at| weights[at as usize]);
                     match ORDERS.iter().find(|order| fits(&other(order))) {
@@ -87,9 +88,9 @@ impl Narrow {
                     }
                 }
                 turned.push(place, weights.as_flattened());
-                turned.values.extend(orders.as_flattened());
-                if kept.as_flattened().iter().any(|kept| *kept != 0) {
-                    plain.push(place, kept.as_flattened());
+                turned.values.extend(orders[..width].as_flattened());
+                if kept != [[0; 4]; WIDTH * LANES] {
+                    plain.push(place, kept[..width].as_flattened());
                 }
             }
             made.panels.push(Panel { plain: plain.places.len(), turned: turned.places.len() });

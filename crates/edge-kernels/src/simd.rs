@@ -82,6 +82,17 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `p` points to room for `LANES` bytes.
     unsafe fn store_u8(self, p: *mut u8, v: Self::V, zero: i32);
+    /// The same with some vectors, one after the other.
+    ///
+    /// # Safety
+    /// `p` points to room for all of them.
+    #[inline(always)]
+    unsafe fn stores_u8<const N: usize>(self, p: *mut u8, v: [Self::V; N], zero: i32) {
+        for (j, v) in v.into_iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { self.store_u8(p.add(j * Self::LANES), v, zero) }
+        }
+    }
     /// Rounds half to even and writes int16, limited to what fits.
     ///
     /// # Safety
@@ -389,6 +400,26 @@ mod x86 {
                 let i = _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(zero));
                 let i = _mm_packs_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256::<1>(i));
                 _mm_storel_epi64(p.cast(), _mm_packus_epi16(i, i));
+            }
+        }
+        /// Two become bytes together.
+        #[inline(always)]
+        unsafe fn stores_u8<const N: usize>(self, p: *mut u8, v: [__m256; N], zero: i32) {
+            let zeros = zero.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
+            for j in (0..N).step_by(2) {
+                // SAFETY: see above.
+                unsafe {
+                    let p = p.add(j * 8);
+                    if j + 1 == N {
+                        return self.store_u8(p, v[j], zero);
+                    }
+                    let i = _mm256_packs_epi32(_mm256_cvtps_epi32(v[j]), _mm256_cvtps_epi32(v[j + 1]));
+                    let i = _mm256_adds_epi16(i, _mm256_set1_epi16(zeros));
+                    // Each half has the bytes of its halves of both vectors.
+                    let bytes = _mm256_packus_epi16(i, i);
+                    let (low, high) = (_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes));
+                    _mm_storeu_si128(p.cast(), _mm_unpacklo_epi32(low, high));
+                }
             }
         }
         #[inline(always)]

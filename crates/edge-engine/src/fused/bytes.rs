@@ -55,7 +55,8 @@ impl Planner<'_> {
             let weights = Quads::pack(self.isa, taps * lie, made.c, window.kernel[0], read.zero as u8, |row, o| {
                 value(places[row], o)
             });
-            Some((starts, weights.filter(Quads::is_faster)?))
+            // Otherwise rows are copied first, which costs more under a window.
+            Some((starts, weights.filter(|weights| taps > 1 || weights.is_faster())?))
         });
         let (rows, weights, pieces) = match quads {
             Some((starts, quads)) => {
