@@ -49,23 +49,23 @@ const STEPS: &[Step] = &[
     Step {
         name: "the flashed camera in an emulated board (virt)",
         long: false,
-        run: || board("virt", &[("qemu-virt-small", &[]), ("qemu-virt", OF_PICTURES)]),
+        run: || board("virt", &[&[("qemu-virt", &["--shard", "1/2"]), ("qemu-virt", &["--shard", "2/2"])]]),
     },
     Step { name: "the .deb in a clean Debian", long: false, run: deb },
     Step {
         name: "the life of a flashed camera (virt)",
         long: true,
-        run: || board("virt", &[("qemu-virt-small", &[LONG]), ("qemu-virt", &[])]),
+        run: || board("virt", &[&[("qemu-virt-small", &[LONG])]]),
     },
     Step {
         name: "the flashed camera in an emulated board (rpi3)",
         long: true,
-        run: || board("rpi3", &[("rpi3-small", &[]), ("rpi3", OF_FEW)]),
+        run: || board("rpi3", &[&[("rpi3-small", &[])], &[("rpi3", OF_FEW)]]),
     },
     Step {
         name: "the flashed camera in an emulated board (rpi4)",
         long: true,
-        run: || board("rpi4", &[("rpi4-small", &[]), ("rpi4", OF_FEW)]),
+        run: || board("rpi4", &[&[("rpi4-small", &[])], &[("rpi4", OF_FEW)]]),
     },
     Step {
         name: "kernels at the sizes of real networks",
@@ -397,38 +397,40 @@ fn aarch64() -> Result<Outcome> {
     unless_unavailable(agrees())
 }
 
-/// The cases that are about pictures, which the default model is asked where all others are run on a small network alone.
-const OF_PICTURES: &[&str] = &[
-    "--case",
-    "camera is found",
-    "--case",
-    "golden samples",
-    "--case",
-    "last frame",
-    "--case",
-    "awkward pictures",
-    "--case",
-    "ten photos",
-    "--case",
-    "what is shown",
-];
 /// Those that need a frame or two, where one takes minutes.
 const OF_FEW: &[&str] = &["--case", "camera is found", "--case", "golden samples", "--case", "last frame"];
 
-/// The device cases on emulated boards: `edge-hil` makes an image of a board's system, starts it and lets it live. `runs` are files of
-/// `tests/duts` with what else edge-hil is told.
-fn board(name: &str, runs: &[(&str, &[&str])]) -> Result<Outcome> {
+/// A file of `tests/duts`, and what else edge-hil is told.
+type HilRun = (&'static str, &'static [&'static str]);
+
+/// The device cases on emulated boards: `edge-hil` makes an image of a board's system, starts it and lets it live. Runs that stand
+/// together go on at the same time: a board often waits, for its watchdog or for what it writes.
+fn board(name: &str, runs: &[&[HilRun]]) -> Result<Outcome> {
     let board = edge_system::board::by_name(name)?;
     let proved = || {
         cross::systems(&cache()?, &[board])?;
         let mut reports = vec![];
-        for (dut, options) in runs {
-            let out =
-                work()?.join("hil").join(if options.contains(&LONG) { format!("{dut}-long") } else { dut.to_string() });
-            let mut hil = Command::new(built("edge-hil")?);
-            hil.arg("run").arg("--dut").arg(root().join(format!("tests/duts/{dut}.toml"))).arg("-o").arg(&out);
-            tools::run(hil.args(*options))?;
-            reports.push(out.join("report.html").display().to_string());
+        for together in runs {
+            let mut commands = vec![];
+            for (number, (dut, options)) in together.iter().enumerate() {
+                let long = if options.contains(&LONG) { "-long" } else { "" };
+                let share = if together.len() > 1 { format!("-{}", number + 1) } else { String::new() };
+                let folder = work()?.join("hil").join(format!("{dut}{long}{share}"));
+                reports.push(folder.join("report.html").display().to_string());
+                let mut hil = Command::new(built("edge-hil")?);
+                hil.arg("run").arg("--dut").arg(root().join(format!("tests/duts/{dut}.toml")));
+                hil.arg("-o").arg(&folder).args(*options);
+                commands.push(hil);
+            }
+            let ended: Vec<Result<()>> = std::thread::scope(|scope| {
+                let begin = |hil| scope.spawn(move || tools::run(hil));
+                let begun: Vec<_> = commands.iter_mut().map(begin).collect();
+                begun
+                    .into_iter()
+                    .map(|run| run.join().unwrap_or_else(|_| bail!("a run of edge-hil panicked")))
+                    .collect()
+            });
+            ended.into_iter().collect::<Result<()>>()?;
         }
         Ok(format!("every case passed that the board has what it needs for; {}", reports.join(", ")))
     };

@@ -22,7 +22,7 @@ pub use file::{Capability, DutFile, Host, Kind, Qemu, Remote, Size};
 pub use frame::frame;
 pub use outcome::{Evidence, Figure, Outcome, Run, Verdict};
 pub use reference::{Expected, Reference, picture};
-pub use run::{Options, missing, run};
+pub use run::{Options, Shard, missing, run};
 
 use anyhow::Result;
 

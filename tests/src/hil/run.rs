@@ -3,6 +3,7 @@
 use super::{Bench, CASES, Capability, Case, Dut, DutFile, Outcome, Run, Verdict};
 use anyhow::Result;
 use std::path::Path;
+use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime};
 
 /// What to run.
@@ -16,12 +17,45 @@ pub struct Options {
     pub seed: u64,
     /// How long memory is looked at.
     pub soak: Duration,
+    /// Of these cases, which.
+    pub shard: Shard,
 }
 
 impl Options {
     /// The cases that are asked for.
     pub fn cases(&self) -> impl Iterator<Item = &'static Case> {
-        CASES.iter().filter(|case| self.only.is_empty() || self.only.iter().any(|part| case.name.contains(part)))
+        let Shard { number, count } = self.shard;
+        let asked = |case: &&Case| self.only.is_empty() || self.only.iter().any(|part| case.name.contains(part));
+        CASES.iter().filter(asked).skip(number - 1).step_by(count)
+    }
+}
+
+/// A share of the cases: several runs at once, each on a device of its own, do all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    /// From 1 on.
+    number: usize,
+    /// How many there are.
+    count: usize,
+}
+
+impl Default for Shard {
+    /// All of them.
+    fn default() -> Shard {
+        Shard { number: 1, count: 1 }
+    }
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    /// `2/3` is the second of three.
+    fn from_str(text: &str) -> Result<Shard, String> {
+        let parsed = text.split_once('/').and_then(|(number, count)| {
+            let (number, count) = (number.parse().ok()?, count.parse().ok()?);
+            (1..=count).contains(&number).then_some(Shard { number, count })
+        });
+        parsed.ok_or_else(|| format!("{text:?} is no share of the cases, such as 1/2 and 2/2"))
     }
 }
 
@@ -92,4 +126,30 @@ fn all(
         run.cases.push(outcome);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_share_the_cases() {
+        let names = |only: &[&str], shard: &str| -> Vec<&str> {
+            let only = only.iter().map(|part| (*part).into()).collect();
+            let shard = shard.parse().unwrap();
+            let options = Options { long: false, only, seed: 0, soak: Duration::ZERO, shard };
+            options.cases().map(|case| case.name).collect()
+        };
+        let all = names(&[], "1/1");
+        assert_eq!(all, CASES.iter().map(|case| case.name).collect::<Vec<_>>());
+        let mut shared: Vec<&str> = ["1/3", "2/3", "3/3"].iter().flat_map(|shard| names(&[], shard)).collect();
+        shared.sort_by_key(|name| all.iter().position(|case| case == name));
+        assert_eq!(shared, all);
+        let photos = names(&["photos"], "1/1");
+        assert_eq!([names(&["photos"], "1/2"), names(&["photos"], "2/2")].concat().len(), photos.len());
+        assert!(photos.len() > 1 && names(&["photos"], "2/2")[0] == photos[1]);
+        for wrong in ["", "1", "0/2", "3/2", "1/0", "a/b", "1/2/3", "-1/2"] {
+            assert!(wrong.parse::<Shard>().is_err(), "{wrong:?}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use crate::cmd::Usage;
 use crate::{cmd, dut, junit, out, page};
 use anyhow::{Context, Result};
-use edge_suite::hil::{self, Options, Outcome, Run, Verdict};
+use edge_suite::hil::{self, Options, Outcome, Run, Shard, Verdict};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,6 +21,10 @@ pub struct Args {
     /// Only cases whose name holds this; may be repeated
     #[arg(long, value_name = "PART")]
     case: Vec<String>,
+
+    /// Only every N-th of these cases, from the K-th on, so that N runs at once do all of them
+    #[arg(long, value_name = "K/N", default_value = "1/1")]
+    shard: Shard,
 
     /// What is left to chance, as an earlier run printed it (default: another one each time)
     #[arg(long, value_name = "NUMBER")]
@@ -42,9 +46,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         now.map_or(0, |now| now.as_nanos() as u64)
     });
     let soak = Duration::from_secs(args.soak.unwrap_or(if args.long { 600 } else { 60 }));
-    let options = Options { long: args.long, only: args.case.clone(), seed, soak };
+    let options = Options { long: args.long, only: args.case.clone(), seed, soak, shard: args.shard };
     if options.cases().next().is_none() {
-        return Err(Usage(format!("no case is called like {}; see edge-hil list", args.case.join(", "))).into());
+        let why = match args.case.is_empty() {
+            true => "there are fewer cases than shares of them".into(),
+            false => {
+                format!("no case, or none of this share, is called like {}; see edge-hil list", args.case.join(", "))
+            }
+        };
+        return Err(Usage(why).into());
     }
     let _results = cmd::results(&args.output)?;
     out::line(format_args!("{}, seed {seed}", file.name))?;

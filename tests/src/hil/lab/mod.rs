@@ -11,7 +11,7 @@ mod trace;
 pub use script::{Script, Scripted};
 pub use trace::{Line, Trace, What, difference};
 
-use super::{Bench, CameraFault, Capability, Dut, DutFile, Failing, Options, frame};
+use super::{Bench, CameraFault, Capability, Dut, DutFile, Failing, Options, Shard, frame};
 use anyhow::{Context, Result, bail, ensure};
 use edge_link::PictureData;
 use edge_package::{digest, hex};
@@ -41,7 +41,7 @@ pub fn possible(about: &DutFile, steps: &[Line]) -> Result<()> {
 /// Where the device cannot do that, or something that is waited for does not come.
 pub fn lab(dut: &mut dyn Dut, steps: Vec<Line>, folder: &Path, tell: &mut dyn FnMut(&Line)) -> Result<Trace> {
     possible(dut.about(), &steps)?;
-    let options = Options { long: false, only: vec![], seed: 0, soak: Duration::ZERO };
+    let options = Options { long: false, only: vec![], seed: 0, soak: Duration::ZERO, shard: Shard::default() };
     follow(&mut Bench::new(dut, folder, &options)?, steps, tell)
 }
 
