@@ -183,11 +183,13 @@ pub(crate) unsafe fn multiply<C: Sink>(
     }
 }
 
-/// The sums of `M` rows and `V` vectors of columns; of rows of one run, where `ONE`.
+/// The sums of `M` rows and `V` vectors of columns; of rows of one run, where `ONE`. Loops go over constant bounds, so that all is
+/// unrolled and the sums stay in registers.
 ///
 /// # Safety
 /// All that lies where it should.
 #[inline]
+#[expect(clippy::needless_range_loop)]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn products<const M: usize, const V: usize, const ONE: bool>(
     panel: &Panel,
