@@ -147,6 +147,7 @@ impl Quads {
             narrow,
         })
     }
+
     /// Whether these weights are multiplied faster so than as [`crate::Weights8`].
     pub fn is_faster(&self) -> bool {
         #[cfg(target_arch = "x86_64")]
