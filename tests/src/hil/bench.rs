@@ -153,12 +153,15 @@ impl<'a> Bench<'a> {
 
     /// The last lines of the log.
     pub fn tail(&mut self) -> Result<Vec<Value>> {
-        let patience = self.patience();
-        let lines = self.tail.lines(self.dut.link()?, patience);
-        if lines.is_err() {
-            self.dut.lost();
+        loop {
+            let (length, part) = match self.ask(&self.tail.request()?)? {
+                Response::Log { length, bytes } => (length, bytes),
+                other => bail!("the camera answers {other:?} when asked for its log"),
+            };
+            if self.tail.take(length, part) {
+                return self.tail.lines();
+            }
         }
-        lines
     }
 
     /// Shows a frame to the camera and waits until it is delivered, every byte of it, and then a while more.

@@ -211,13 +211,7 @@ done | head -n 1
 /// How much of a log is asked for at once.
 const PART: u32 = 1 << 18;
 
-pub(super) fn log_part(
-    link: &mut Client,
-    file: u32,
-    from: i64,
-    length: u32,
-    patience: Duration,
-) -> Result<(u64, Vec<u8>)> {
+fn log_part(link: &mut Client, file: u32, from: i64, length: u32, patience: Duration) -> Result<(u64, Vec<u8>)> {
     match link.ask(&Request::Log { file, from, length }, patience)? {
         Response::Log { length, bytes } => Ok((length, bytes)),
         other => bail!("the camera answers {other:?} when asked for its log"),

@@ -1,11 +1,9 @@
 //! The end of a device's log, of which only what is new is asked for: over a slow line, or from an emulated processor, the rest
 //! takes seconds.
 
-use super::dut::log_part;
 use anyhow::{Context, Result};
-use edge_link::Client;
+use edge_link::Request;
 use serde_json::Value;
-use std::time::Duration;
 
 /// How much of the log's end is looked at.
 const MOST: usize = 1 << 18;
@@ -21,18 +19,22 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    /// The last whole lines of the log, as many as there is room for.
+    /// What to ask for next.
     ///
     /// # Errors
     ///
-    /// Where the link does not answer, or a line is no JSON.
-    pub fn lines(&mut self, link: &mut Client, patience: Duration) -> Result<Vec<Value>> {
-        loop {
-            let (length, part) = log_part(link, 0, self.from()?, MOST as u32, patience)?;
-            if self.take(length, part) {
-                return parsed(&self.bytes, self.bytes.len() as u64 == self.length);
-            }
-        }
+    /// Where the log is longer than can be asked for.
+    pub fn request(&self) -> Result<Request> {
+        Ok(Request::Log { file: 0, from: self.from()?, length: MOST as u32 })
+    }
+
+    /// The last whole lines of what was taken, as many as there is room for.
+    ///
+    /// # Errors
+    ///
+    /// Where a line is no JSON.
+    pub fn lines(&self) -> Result<Vec<Value>> {
+        parsed(&self.bytes, self.bytes.len() as u64 == self.length)
     }
 
     /// How much of what is known is asked for once more.
@@ -48,9 +50,9 @@ impl Tail {
         }
     }
 
-    /// Takes what lies there in a log of that length, which may have grown since. Where it is not how what is known goes on, all
-    /// is forgotten.
-    fn take(&mut self, length: u64, part: Vec<u8>) -> bool {
+    /// Takes the answer: what lies there in a log of that length, which may have grown since. Where it is not how what is known goes
+    /// on, all is forgotten, and `false` says so.
+    pub fn take(&mut self, length: u64, part: Vec<u8>) -> bool {
         let known = self.bytes.len() - self.overlap();
         let from = match self.bytes.is_empty() {
             true => length.saturating_sub(MOST as u64),
