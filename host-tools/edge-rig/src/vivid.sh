@@ -5,7 +5,11 @@
 # Timings and format must be the same on both sides, or vivid scales, or shows noise. The text that vivid writes into its
 # pictures (OSD) is turned off. Kernels before 6.12 or so connect the two by one switch, later ones by a menu of the
 # capture node whose entries name the outputs.
+#
+# The kernel's errors stay off the console: on a busy machine the emulated camera is late, and some kernels tell of each
+# time with a stack (`schedule_timeout: wrong timeout value`), which over an emulated serial line makes it late again.
 connect() {
+    echo 3 >/proc/sys/kernel/printk
     v4l2-ctl -d $capture --set-input 1
     v4l2-ctl -d $output --set-output 0
     v4l2-ctl -d $capture --set-dv-bt-timings index=0

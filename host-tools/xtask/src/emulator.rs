@@ -52,6 +52,8 @@ if prepare; then
     cd /tmp
     /bin/sh /script </dev/null
     status=$?
+    # The script may have kept the kernel's errors off the console.
+    [ $status = 0 ] || dmesg | tail -n 20
     sync
     # A rename is one step: the host never reads half a status.
     echo $status >/result/.status.new && mv /result/.status.new /result/.status
