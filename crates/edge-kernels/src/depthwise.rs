@@ -225,6 +225,21 @@ pub(crate) trait Source<S: Simd>: Copy {
     fn limit(s: S, pixel: Self::Pixel, read: [S::V; 2]) -> Self::Pixel;
     /// sum + pixel · tap.
     fn add(s: S, pixel: Self::Pixel, tap: Self::Tap, sum: Self::Sum) -> Self::Sum;
+    /// [`Simd::window`] of what has such a loop.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn window<const K: usize, const STRIDE: usize>(
+        _: S,
+        _first: *const Self,
+        _apart: [usize; 2],
+        _filter: *const f32,
+        _rows: usize,
+        _sums: &mut [Self::Sum; 4],
+    ) -> bool {
+        false
+    }
     /// Where sums begin.
     ///
     /// # Safety
@@ -264,6 +279,18 @@ macro_rules! source {
             #[inline(always)]
             fn add(s: S, pixel: S::V, tap: S::V, sum: S::V) -> S::V {
                 s.fma(pixel, tap, sum)
+            }
+            #[inline(always)]
+            unsafe fn window<const K: usize, const STRIDE: usize>(
+                s: S,
+                first: *const $type,
+                apart: [usize; 2],
+                filter: *const f32,
+                rows: usize,
+                sums: &mut [S::V; 4],
+            ) -> bool {
+                // SAFETY: the caller's promise.
+                !$bytes && unsafe { s.window::<K, STRIDE>(first.cast(), apart, filter, rows, sums) }
             }
             #[inline(always)]
             unsafe fn begin(s: S, layer: &Depthwise, channel: usize) -> S::V {
@@ -417,28 +444,34 @@ unsafe fn block<
             let mut sums = [I::begin(s, layer, channel); P];
             let mut row = first.wrapping_add(channel);
             let mut at = place(S::LANES, K * K, rows.start * K, channel);
-            for _ in rows.clone() {
-                let filter: [I::Tap; K] = std::array::from_fn(|t| I::tap(s, layer, at + t * S::LANES));
-                let mut pixel = row;
-                // Not all of these exist for every P and STRIDE; the compiler unrolls and drops the others.
-                for column in 0..(P - 1) * STRIDE + K {
-                    let here = pixel;
-                    pixel = pixel.wrapping_add(channels);
-                    if !INSIDE && left.wrapping_add(column) >= window.input[1] {
-                        continue;
-                    }
-                    let mut pixel = I::load(s, here, zero);
-                    if LIMITED {
-                        pixel = I::limit(s, pixel, read);
-                    }
-                    for (p, sum) in sums.iter_mut().enumerate() {
-                        if column >= p * STRIDE && column - p * STRIDE < K {
-                            *sum = I::add(s, pixel, filter[column - p * STRIDE], *sum);
+            let own = P == 4 && INSIDE && !LIMITED && {
+                let (filter, sums) = (layer.filter.as_ptr().add(at), (&raw mut sums).cast::<[I::Sum; 4]>());
+                I::window::<K, STRIDE>(s, row, [channels, line], filter, rows.len(), &mut *sums)
+            };
+            if !own {
+                for _ in rows.clone() {
+                    let filter: [I::Tap; K] = std::array::from_fn(|t| I::tap(s, layer, at + t * S::LANES));
+                    let mut pixel = row;
+                    // Not all of these exist for every P and STRIDE; the compiler unrolls and drops the others.
+                    for column in 0..(P - 1) * STRIDE + K {
+                        let here = pixel;
+                        pixel = pixel.wrapping_add(channels);
+                        if !INSIDE && left.wrapping_add(column) >= window.input[1] {
+                            continue;
+                        }
+                        let mut pixel = I::load(s, here, zero);
+                        if LIMITED {
+                            pixel = I::limit(s, pixel, read);
+                        }
+                        for (p, sum) in sums.iter_mut().enumerate() {
+                            if column >= p * STRIDE && column - p * STRIDE < K {
+                                *sum = I::add(s, pixel, filter[column - p * STRIDE], *sum);
+                            }
                         }
                     }
+                    row = row.wrapping_add(line);
+                    at += K * S::LANES;
                 }
-                row = row.wrapping_add(line);
-                at += K * S::LANES;
             }
             for (p, sum) in sums.into_iter().enumerate() {
                 end::<S, I, O>(s, layer, sum, channel, out.add(p * channels + channel));

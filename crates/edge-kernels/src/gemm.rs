@@ -8,10 +8,15 @@
 //! are accumulators. k runs in blocks, outermost, so that a panel stays in the first-level cache and the rows' part of a block
 //! in the second; between blocks the sums wait in C. Lines of C are asked for when a tile begins and there when it ends.
 
+mod tiles;
+
 use crate::halves::{Float16, Halving};
-use crate::simd::{Runs, Simd, kernel};
+use crate::simd::{Simd, kernel};
 use crate::{Among, Buffer, Isa, Plain};
 use std::mem::MaybeUninit;
+use tiles::body;
+
+pub(crate) use tiles::{End, begin, finish, products};
 
 /// Vectors in a panel.
 pub(crate) const WIDTH: usize = 2;
@@ -111,15 +116,41 @@ impl Panels {
                 }
                 Panels::Halves(panels, factors) => {
                     let (panels, room) = (panels[first..first + len].as_ptr(), room(len).as_mut_ptr().cast::<f32>());
-                    for j in (0..columns).step_by(S::LANES) {
-                        let factor = s.load(factors[at + j..at + columns].as_ptr());
-                        for row in (j..len).step_by(columns) {
-                            s.store(room.add(row), s.mul(s.load_half(panels.add(row)), factor));
-                        }
+                    let factors = factors[at..at + columns].as_ptr();
+                    match columns > S::LANES {
+                        true => widen::<S, WIDTH>(s, panels, len, factors, room),
+                        false => widen::<S, 1>(s, panels, len, factors, room),
                     }
                     room
                 }
             }
+        }
+    }
+}
+
+/// Makes rows of N vectors of float16 numbers float32, each column multiplied by its factor.
+///
+/// # Safety
+/// So many values are there, and room for them; they are whole rows.
+#[inline(always)]
+unsafe fn widen<S: Simd, const N: usize>(s: S, from: *const u16, len: usize, factors: *const f32, to: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let factors: [S::V; N] = std::array::from_fn(|j| s.load(factors.add(j * S::LANES)));
+        let row = |at: usize| {
+            for (j, factor) in factors.into_iter().enumerate() {
+                let at = at + j * S::LANES;
+                s.store(to.add(at), s.mul(s.load_half(from.add(at)), factor));
+            }
+        };
+        let (step, mut at) = (N * S::LANES, 0);
+        while at + 2 * step <= len {
+            row(at);
+            row(at + step);
+            at += 2 * step;
+        }
+        if at < len {
+            row(at);
         }
     }
 }
@@ -314,228 +345,6 @@ kernel! {
         a: &[f32], rows: Places<'_>, w: &Weights, first: usize, columns: usize, epilogue: &Epilogue<'_>, stride: usize,
         c: &mut [f32],
     ) = body
-}
-
-/// One tile's part of the epilogue.
-#[derive(Clone, Copy)]
-pub(crate) struct End {
-    pub residual: *const f32,
-    pub low: f32,
-    pub high: f32,
-}
-
-/// Where a tile reads and writes.
-#[derive(Clone, Copy)]
-struct Place {
-    a: *const f32,
-    rows: *const u32,
-    panel: *const f32,
-    c: *mut f32,
-    /// Values from one row of C to the next.
-    stride: usize,
-    /// Runs in this block, and from one to the next.
-    runs: usize,
-    pitch: usize,
-    /// Values of k in a run.
-    k: usize,
-    /// Where sums begin; null where they go on from what C holds.
-    bias: *const f32,
-}
-
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-unsafe fn body<S: Simd>(
-    s: S,
-    a: &[f32],
-    rows: Places<'_>,
-    w: &Weights,
-    first: usize,
-    columns: usize,
-    epilogue: &Epilogue<'_>,
-    stride: usize,
-    c: &mut [f32],
-) {
-    let step = WIDTH * S::LANES;
-    let residual = epilogue.residual.map_or(std::ptr::null(), <[f32]>::as_ptr);
-    let mut room = MaybeUninit::<[f32; BLOCK * WIDTH * 16]>::uninit();
-    for block in (0..w.k).step_by(w.block) {
-        let k = (w.k - block).min(w.block);
-        // A block is a part of one run, or some whole runs.
-        let run = if w.runs == 1 { k } else { w.k / w.runs };
-        let from = if w.runs == 1 { block } else { block / run * rows.pitch };
-        let last = block + k == w.k;
-        for column in (0..columns).step_by(step) {
-            let wide = (columns - column).min(step);
-            // SAFETY: the caller's assertions: columns are whole vectors within C, W and the bias.
-            unsafe {
-                let at = first + column;
-                let place = Place {
-                    a: a.as_ptr().add(from),
-                    rows: rows.starts.as_ptr(),
-                    panel: w.panels.floats(s, block * w.n + at * k, k * wide, at, wide, room.as_mut_ptr().cast()),
-                    c: c.as_mut_ptr().add(column),
-                    stride,
-                    runs: k / run,
-                    pitch: rows.pitch,
-                    k: run,
-                    bias: if block == 0 { epilogue.bias.as_ptr().add(at) } else { std::ptr::null() },
-                };
-                let residual = if residual.is_null() { residual } else { residual.add(column) };
-                let end = last.then_some(End { residual, low: epilogue.low, high: epilogue.high });
-                match wide > S::LANES {
-                    true => tiles::<S, 2>(s, rows.starts.len(), place, end),
-                    false => tiles::<S, 1>(s, rows.starts.len(), place, end),
-                }
-            }
-        }
-    }
-}
-
-/// All rows of a panel, as many at a time as there are registers for.
-#[inline(always)]
-unsafe fn tiles<S: Simd, const V: usize>(s: S, rows: usize, place: Place, end: Option<End>) {
-    let mut row = 0;
-    macro_rules! take {
-        ($($height:literal)*) => {
-            $(while rows - row >= $height {
-                // SAFETY: the rows are there.
-                unsafe {
-                    let mut place = place;
-                    place.rows = place.rows.add(row);
-                    place.c = place.c.add(row * place.stride);
-                    let end = end.map(|e| End {
-                        residual: if e.residual.is_null() { e.residual } else { e.residual.add(row * place.stride) },
-                        ..e
-                    });
-                    tile::<S, $height, V>(s, place, end);
-                }
-                row += $height;
-            })*
-        };
-    }
-    if S::LANES == 16 {
-        take!(12);
-    }
-    take!(6 4 2 1);
-}
-
-#[inline(always)]
-unsafe fn tile<S: Simd, const M: usize, const V: usize>(s: S, place: Place, end: Option<End>) {
-    // SAFETY: the caller's promise: M rows of A with `k` values, M × V vectors of C, and the panel's rows are there.
-    unsafe {
-        let a: [*const f32; M] = std::array::from_fn(|i| place.a.add(*place.rows.add(i) as usize));
-        // A line of 64 bytes is one vector of AVX-512, two of the others.
-        let lines = |i: usize| (0..V).filter(|j| j * S::LANES % 16 == 0).map(move |j| i * place.stride + j * S::LANES);
-        for i in 0..M {
-            lines(i).for_each(|at| s.fetch(place.c.add(at)));
-        }
-        if let Some(end) = end.filter(|e| !e.residual.is_null()) {
-            for i in 0..M {
-                lines(i).for_each(|at| s.fetch(end.residual.add(at)));
-            }
-        }
-        let runs = Runs { count: place.runs, pitch: place.pitch, k: place.k };
-        let sums = s.products(a, runs, place.panel, begin::<S, M, V>(s, place.c, place.stride, place.bias));
-        finish(s, place.c, place.stride, end, sums);
-    }
-}
-
-/// Where the sums of M rows begin: at the bias, or at what C holds where that is null.
-///
-/// # Safety
-/// M × V vectors are there in C, V in the bias.
-#[inline(always)]
-pub(crate) unsafe fn begin<S: Simd, const M: usize, const V: usize>(
-    s: S,
-    c: *const f32,
-    stride: usize,
-    bias: *const f32,
-) -> [[S::V; V]; M] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let line = |from: *const f32| std::array::from_fn(|j| s.load(from.add(j * S::LANES)));
-        match bias.is_null() {
-            true => std::array::from_fn(|i| line(c.add(i * stride))),
-            false => [line(bias); M],
-        }
-    }
-}
-
-/// Writes the sums of a block of k of M rows to C, ended where they are the last.
-///
-/// # Safety
-/// M × V vectors are there in C and the residual.
-#[inline(always)]
-pub(crate) unsafe fn finish<S: Simd, const M: usize, const V: usize>(
-    s: S,
-    to: *mut f32,
-    stride: usize,
-    end: Option<End>,
-    mut sums: [[S::V; V]; M],
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if let Some(end) = end {
-            let (low, high) = (s.splat(end.low), s.splat(end.high));
-            for (i, sums) in sums.iter_mut().enumerate() {
-                for (j, sum) in sums.iter_mut().enumerate() {
-                    if !end.residual.is_null() {
-                        *sum = s.add(*sum, s.load(end.residual.add(i * stride + j * S::LANES)));
-                    }
-                    // NaN stays NaN: the second operand is what x86 gives then.
-                    *sum = s.min(high, s.max(low, *sum));
-                }
-            }
-        }
-        for (i, sums) in sums.iter().enumerate() {
-            for (j, sum) in sums.iter().enumerate() {
-                s.store(to.add(i * stride + j * S::LANES), *sum);
-            }
-        }
-    }
-}
-
-/// [`Simd::products`] of sets that multiply with one value broadcast.
-///
-/// # Safety
-/// As there.
-#[inline(always)]
-pub(crate) unsafe fn products<S: Simd, const M: usize, const V: usize>(
-    s: S,
-    a: [*const f32; M],
-    runs: Runs,
-    mut panel: *const f32,
-    mut sums: [[S::V; V]; M],
-) -> [[S::V; V]; M] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        macro_rules! multiply {
-            ($k:expr) => {
-                let w: [S::V; V] = std::array::from_fn(|j| s.load(panel.add(j * S::LANES)));
-                for i in 0..M {
-                    let x = s.splat(*a[i].add($k));
-                    for j in 0..V {
-                        sums[i][j] = s.fma(x, w[j], sums[i][j]);
-                    }
-                }
-                panel = panel.add(V * S::LANES);
-            };
-        }
-        for run in 0..runs.count {
-            let first = run * runs.pitch;
-            let mut k = first;
-            while k + 2 <= first + runs.k {
-                multiply!(k);
-                multiply!(k + 1);
-                k += 2;
-            }
-            if k < first + runs.k {
-                multiply!(k);
-            }
-        }
-        let _ = panel;
-    }
-    sums
 }
 
 /// What [`gemm`] computes, one value after the other, in float64.

@@ -9,11 +9,13 @@ mod bytes;
 mod fours;
 mod halves;
 mod loops;
+mod packed;
 mod peak;
 #[cfg(test)]
 mod tests;
 mod vectors;
 mod whole;
+mod window;
 
 pub(crate) use bytes::{Dot, I8mm, Rails, Twos};
 pub(crate) use fours::depthwise_fours;

@@ -115,6 +115,39 @@ pub(crate) trait Simd: Copy {
         // SAFETY: the caller's promise.
         unsafe { crate::gemm::products(self, a, runs, panel, sums) }
     }
+
+    /// Adds the products of `rows` rows of a depthwise window of K × K for four positions, `STRIDE` pixels apart, to sums. Pixels are
+    /// `[pixel, line]` values apart, of a row and from row to row; the filter's vectors follow each other. False where a set has no
+    /// loop of its own for that.
+    ///
+    /// # Safety
+    /// All of that is there.
+    #[inline(always)]
+    unsafe fn window<const K: usize, const STRIDE: usize>(
+        self,
+        _first: *const f32,
+        _apart: [usize; 2],
+        _filter: *const f32,
+        _rows: usize,
+        _sums: &mut [Self::V; 4],
+    ) -> bool {
+        false
+    }
+    /// Whether six rows of A that meet several panels are laid together first.
+    #[inline(always)]
+    fn lays(self) -> bool {
+        false
+    }
+    /// Lays six rows together.
+    ///
+    /// # Safety
+    /// [`Self::lays`]; the rows are there, and room for six times as many values as one has, rounded up to pairs.
+    unsafe fn lay(self, _: [*const f32; 6], _: Runs, _: *mut f32) {}
+    /// Adds the products of `k` values of six rows that were laid together and a panel of `N` vectors of W to sums.
+    ///
+    /// # Safety
+    /// [`Self::lays`]; so many values are there.
+    unsafe fn laid_products<const N: usize>(self, _: *const f32, _: usize, _: *const f32, _: &mut [[Self::V; N]; 6]) {}
 }
 
 /// The runs of a row of A.

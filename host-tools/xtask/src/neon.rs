@@ -37,15 +37,19 @@ const MULTIPLICATIONS: [(&str, &str, usize); 10] = [
 /// The loops that nearly all time goes into: a function, the multiplications of one turn, and the most instructions that it may
 /// have, for each loop of that function with so many. The table in the documentation of the kernels is this one; what the compiler
 /// orders has room for another of its versions.
-const LOOPS: [(&str, usize, &[usize]); 8] = [
-    // As the compiler orders them, and for processors that do not order them themselves.
-    ("edge_kernels::gemm::run::neon", 384, &[113, 164]),
+const LOOPS: [(&str, usize, &[usize]); 10] = [
+    // Rows that are laid together.
+    ("edge_kernels::gemm::run::neon", 768, &[206]),
+    // Those with one vector of W; rows where they lie; and those for processors that do not order instructions themselves.
+    ("edge_kernels::gemm::run::neon", 384, &[106, 113, 164]),
     ("edge_kernels::neon::halves::gemm_halves", 768, &[111]),
     ("edge_kernels::quads::dot", 1536, &[120]),
     ("edge_kernels::quads::i8mm", 1536, &[71]),
     // For processors that order them, for those that do not, and with values of -128.
     ("edge_kernels::quads::neon", 512, &[120, 138, 168]),
-    ("edge_kernels::depthwise::floats::neon", 96, &[47]),
+    // Windows of 3 × 3 and of 5 × 5, strides of 1 and of 2; the first as the compiler orders it.
+    ("edge_kernels::depthwise::floats::neon", 96, &[35, 38, 47]),
+    ("edge_kernels::depthwise::floats::neon", 160, &[54, 57]),
     ("edge_kernels::neon::whole::depthwise_whole", 96, &[52]),
     ("edge_kernels::neon::fours::depthwise_fours", 256, &[60]),
 ];

@@ -1,6 +1,6 @@
 //! Vectors of NEON, and the float32 tile.
 
-use super::loops;
+use super::{loops, packed, window};
 use crate::Isa;
 use crate::isa::Kind;
 use crate::simd::{Runs, Simd};
@@ -31,7 +31,7 @@ impl Neon {
 }
 
 /// Two registers.
-type Floats = [float32x4_t; 2];
+pub(super) type Floats = [float32x4_t; 2];
 /// Two registers.
 type Ints = [int32x4_t; 2];
 
@@ -243,5 +243,44 @@ impl Simd for Neon {
             }
         }
         sums
+    }
+
+    #[inline(always)]
+    unsafe fn window<const K: usize, const STRIDE: usize>(
+        self,
+        first: *const f32,
+        apart: [usize; 2],
+        filter: *const f32,
+        rows: usize,
+        sums: &mut [Floats; 4],
+    ) -> bool {
+        // SAFETY: the caller's promise.
+        !self.in_order && unsafe { window::window::<K, STRIDE>(first, apart, filter, rows, sums) }
+    }
+    /// A processor that starts instructions in their order waits for what several loads in one bring.
+    #[inline(always)]
+    fn lays(self) -> bool {
+        !self.in_order
+    }
+    #[inline(always)]
+    unsafe fn lay(self, a: [*const f32; 6], runs: Runs, to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { packed::pack(a, runs, to) }
+    }
+    #[inline(always)]
+    unsafe fn laid_products<const N: usize>(
+        self,
+        a: *const f32,
+        k: usize,
+        panel: *const f32,
+        sums: &mut [[Floats; N]; 6],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match N {
+                2 => packed::wide(a, k, panel, &mut *(&raw mut *sums).cast()),
+                _ => packed::narrow(a, k, panel, &mut *(&raw mut *sums).cast()),
+            }
+        }
     }
 }
