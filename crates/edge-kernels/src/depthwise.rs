@@ -234,6 +234,7 @@ pub(crate) trait Source<S: Simd>: Copy {
         _: S,
         _first: *const Self,
         _apart: [usize; 2],
+        _outside: [usize; 2],
         _filter: *const f32,
         _rows: usize,
         _sums: &mut [Self::Sum; 4],
@@ -285,12 +286,13 @@ macro_rules! source {
                 s: S,
                 first: *const $type,
                 apart: [usize; 2],
+                outside: [usize; 2],
                 filter: *const f32,
                 rows: usize,
                 sums: &mut [S::V; 4],
             ) -> bool {
                 // SAFETY: the caller's promise.
-                !$bytes && unsafe { s.window::<K, STRIDE>(first.cast(), apart, filter, rows, sums) }
+                !$bytes && unsafe { s.window::<K, STRIDE>(first.cast(), apart, outside, filter, rows, sums) }
             }
             #[inline(always)]
             unsafe fn begin(s: S, layer: &Depthwise, channel: usize) -> S::V {
@@ -428,6 +430,10 @@ unsafe fn block<
     let channels = layer.channels;
     let rows = window.inside(0, y);
     let left = (x * STRIDE).wrapping_sub(window.before[1]);
+    // Pixels beyond the left border and beyond the right one.
+    let border = window.before[1] + window.input[1];
+    let outside = [window.before[1].saturating_sub(x * STRIDE), ((x + P - 1) * STRIDE + K).saturating_sub(border)];
+    let outside = if INSIDE { [0; 2] } else { outside };
     let (read, zero) = (layer.read.map(|l| s.splat(l)), I::zero(s, layer));
     // SAFETY: the caller's promise: the pixels that are read lie inside the picture.
     unsafe {
@@ -444,9 +450,9 @@ unsafe fn block<
             let mut sums = [I::begin(s, layer, channel); P];
             let mut row = first.wrapping_add(channel);
             let mut at = place(S::LANES, K * K, rows.start * K, channel);
-            let own = P == 4 && INSIDE && !LIMITED && {
+            let own = P == 4 && !LIMITED && {
                 let (filter, sums) = (layer.filter.as_ptr().add(at), (&raw mut sums).cast::<[I::Sum; 4]>());
-                I::window::<K, STRIDE>(s, row, [channels, line], filter, rows.len(), &mut *sums)
+                I::window::<K, STRIDE>(s, row, [channels, line], outside, filter, rows.len(), &mut *sums)
             };
             if !own {
                 for _ in rows.clone() {

@@ -136,21 +136,32 @@ impl Panels {
 unsafe fn widen<S: Simd, const N: usize>(s: S, from: *const u16, len: usize, factors: *const f32, to: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe {
+        let plain = std::slice::from_raw_parts(factors, N * S::LANES).iter().all(|factor| *factor == 1.0);
         let factors: [S::V; N] = std::array::from_fn(|j| s.load(factors.add(j * S::LANES)));
-        let row = |at: usize| {
-            for (j, factor) in factors.into_iter().enumerate() {
-                let at = at + j * S::LANES;
-                s.store(to.add(at), s.mul(s.load_half(from.add(at)), factor));
-            }
-        };
-        let (step, mut at) = (N * S::LANES, 0);
-        while at + 2 * step <= len {
-            row(at);
-            row(at + step);
-            at += 2 * step;
+        macro_rules! rows {
+            ($end:expr) => {
+                let row = |at: usize| {
+                    for (j, factor) in factors.into_iter().enumerate() {
+                        let at = at + j * S::LANES;
+                        s.store(to.add(at), $end(s.load_half(from.add(at)), factor));
+                    }
+                };
+                let (step, mut at) = (N * S::LANES, 0);
+                while at + 2 * step <= len {
+                    row(at);
+                    row(at + step);
+                    at += 2 * step;
+                }
+                if at < len {
+                    row(at);
+                }
+            };
         }
-        if at < len {
-            row(at);
+        // Those of a network whose scales are in its weights already.
+        if plain {
+            rows!(|value, _| value);
+        } else {
+            rows!(|value, factor| s.mul(value, factor));
         }
     }
 }

@@ -117,8 +117,9 @@ pub(crate) trait Simd: Copy {
     }
 
     /// Adds the products of `rows` rows of a depthwise window of K × K for four positions, `STRIDE` pixels apart, to sums. Pixels are
-    /// `[pixel, line]` values apart, of a row and from row to row; the filter's vectors follow each other. False where a set has no
-    /// loop of its own for that.
+    /// `[pixel, line]` values apart, of a row and from row to row; the filter's vectors follow each other. Of the pixels that the
+    /// positions see in a row, some first and some last ones may be outside of the picture. False where a set has no loop of its own
+    /// for that.
     ///
     /// # Safety
     /// All of that is there.
@@ -127,6 +128,7 @@ pub(crate) trait Simd: Copy {
         self,
         _first: *const f32,
         _apart: [usize; 2],
+        _outside: [usize; 2],
         _filter: *const f32,
         _rows: usize,
         _sums: &mut [Self::V; 4],

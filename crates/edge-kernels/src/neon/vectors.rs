@@ -250,12 +250,13 @@ impl Simd for Neon {
         self,
         first: *const f32,
         apart: [usize; 2],
+        outside: [usize; 2],
         filter: *const f32,
         rows: usize,
         sums: &mut [Floats; 4],
     ) -> bool {
         // SAFETY: the caller's promise.
-        !self.in_order && unsafe { window::window::<K, STRIDE>(first, apart, filter, rows, sums) }
+        !self.in_order && unsafe { window::window::<K, STRIDE>(first, apart, outside, filter, rows, sums) }
     }
     /// A processor that starts instructions in their order waits for what several loads in one bring.
     #[inline(always)]

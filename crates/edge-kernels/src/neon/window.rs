@@ -17,7 +17,8 @@ macro_rules! pixel {
 }
 
 /// Adds the products of `rows` rows of a window of K × K for four positions, `STRIDE` pixels apart. Pixels are `pixel` values apart,
-/// rows `line`; the filter's rows follow each other. False where there is no such loop.
+/// rows `line`; the filter's rows follow each other. Of the pixels that the positions see in a row, some first and some last ones may
+/// be `outside` of the picture. False where there is no such loop.
 ///
 /// # Safety
 /// All of that is there.
@@ -25,12 +26,17 @@ macro_rules! pixel {
 pub(super) unsafe fn window<const K: usize, const STRIDE: usize>(
     first: *const f32,
     [pixel, line]: [usize; 2],
+    outside: [usize; 2],
     filter: *const f32,
     rows: usize,
     sums: &mut [Floats; 4],
 ) -> bool {
+    if rows == 0 {
+        return true;
+    }
+    let first = first.wrapping_add(outside[0] * pixel);
     // From behind a row's last pixel to the next row's first.
-    let back = line.wrapping_sub((3 * STRIDE + K) * pixel);
+    let back = line.wrapping_add((outside[0] + outside[1]) * pixel).wrapping_sub((3 * STRIDE + K) * pixel);
     macro_rules! run {
         ($($text:expr),* $(,)?) => {
             asm!(
@@ -64,9 +70,8 @@ pub(super) unsafe fn window<const K: usize, const STRIDE: usize>(
     }
     // SAFETY: the caller's promise.
     unsafe {
-        match (K, STRIDE, rows) {
-            (_, _, 0) => {}
-            (3, 1, _) => run!(
+        match (K, STRIDE, outside) {
+            (3, 1, [0, 0]) => run!(
                 three!(),
                 pixel!("16" "17", "0" "1" * "22" "23"),
                 pixel!("18" "19", "0" "1" * "24" "25", "2" "3" * "22" "23"),
@@ -75,7 +80,23 @@ pub(super) unsafe fn window<const K: usize, const STRIDE: usize>(
                 pixel!("18" "19", "4" "5" * "26" "27", "6" "7" * "24" "25"),
                 pixel!("20" "21", "6" "7" * "26" "27"),
             ),
-            (3, 2, _) => run!(
+            (3, 1, [1, 0]) => run!(
+                three!(),
+                pixel!("16" "17", "0" "1" * "24" "25", "2" "3" * "22" "23"),
+                pixel!("18" "19", "0" "1" * "26" "27", "2" "3" * "24" "25", "4" "5" * "22" "23"),
+                pixel!("20" "21", "2" "3" * "26" "27", "4" "5" * "24" "25", "6" "7" * "22" "23"),
+                pixel!("16" "17", "4" "5" * "26" "27", "6" "7" * "24" "25"),
+                pixel!("18" "19", "6" "7" * "26" "27"),
+            ),
+            (3, 1, [0, 1]) => run!(
+                three!(),
+                pixel!("16" "17", "0" "1" * "22" "23"),
+                pixel!("18" "19", "0" "1" * "24" "25", "2" "3" * "22" "23"),
+                pixel!("20" "21", "0" "1" * "26" "27", "2" "3" * "24" "25", "4" "5" * "22" "23"),
+                pixel!("16" "17", "2" "3" * "26" "27", "4" "5" * "24" "25", "6" "7" * "22" "23"),
+                pixel!("18" "19", "4" "5" * "26" "27", "6" "7" * "24" "25"),
+            ),
+            (3, 2, [0, 0]) => run!(
                 three!(),
                 pixel!("16" "17", "0" "1" * "22" "23"),
                 pixel!("18" "19", "0" "1" * "24" "25"),
@@ -87,7 +108,7 @@ pub(super) unsafe fn window<const K: usize, const STRIDE: usize>(
                 pixel!("18" "19", "6" "7" * "24" "25"),
                 pixel!("20" "21", "6" "7" * "26" "27"),
             ),
-            (5, 1, _) => run!(
+            (5, 1, [0, 0]) => run!(
                 five!(),
                 pixel!("16" "17", "0" "1" * "22" "23"),
                 pixel!("18" "19", "0" "1" * "24" "25", "2" "3" * "22" "23"),
@@ -98,7 +119,25 @@ pub(super) unsafe fn window<const K: usize, const STRIDE: usize>(
                 pixel!("16" "17", "4" "5" * "30" "31", "6" "7" * "28" "29"),
                 pixel!("18" "19", "6" "7" * "30" "31"),
             ),
-            (5, 2, _) => run!(
+            (5, 1, [2, 0]) => run!(
+                five!(),
+                pixel!("16" "17", "0" "1" * "26" "27", "2" "3" * "24" "25", "4" "5" * "22" "23"),
+                pixel!("18" "19", "0" "1" * "28" "29", "2" "3" * "26" "27", "4" "5" * "24" "25", "6" "7" * "22" "23"),
+                pixel!("20" "21", "0" "1" * "30" "31", "2" "3" * "28" "29", "4" "5" * "26" "27", "6" "7" * "24" "25"),
+                pixel!("16" "17", "2" "3" * "30" "31", "4" "5" * "28" "29", "6" "7" * "26" "27"),
+                pixel!("18" "19", "4" "5" * "30" "31", "6" "7" * "28" "29"),
+                pixel!("20" "21", "6" "7" * "30" "31"),
+            ),
+            (5, 1, [0, 2]) => run!(
+                five!(),
+                pixel!("16" "17", "0" "1" * "22" "23"),
+                pixel!("18" "19", "0" "1" * "24" "25", "2" "3" * "22" "23"),
+                pixel!("20" "21", "0" "1" * "26" "27", "2" "3" * "24" "25", "4" "5" * "22" "23"),
+                pixel!("16" "17", "0" "1" * "28" "29", "2" "3" * "26" "27", "4" "5" * "24" "25", "6" "7" * "22" "23"),
+                pixel!("18" "19", "0" "1" * "30" "31", "2" "3" * "28" "29", "4" "5" * "26" "27", "6" "7" * "24" "25"),
+                pixel!("20" "21", "2" "3" * "30" "31", "4" "5" * "28" "29", "6" "7" * "26" "27"),
+            ),
+            (5, 2, [0, 0]) => run!(
                 five!(),
                 pixel!("16" "17", "0" "1" * "22" "23"),
                 pixel!("18" "19", "0" "1" * "24" "25"),
