@@ -48,7 +48,9 @@
 //!
 //! | kernel | set | tile | instructions a turn | multiply–accumulates | instructions for each | if nothing but multiplications |
 //! |---|---|---|---|---|---|---|
-//! | float32 matrix | `neon` and up | 6 × 16 | 113 | 384 | 0.294 | 0.250 (`fmla`) |
+//! | float32 matrix | `neon` and up | 6 × 16, rows laid together | 206 | 768 | 0.268 | 0.250 (`fmla`) |
+//! | the last 8 columns of it | `neon` and up | 6 × 8 | 106 | 384 | 0.276 | 0.250 |
+//! | float32 matrix of up to 16 columns | `neon` and up | 6 × 16 | 113 | 384 | 0.294 | 0.250 |
 //! | float32 matrix | `neon-inorder` | 6 × 16 | 164 | 384 | 0.427 | 0.250, and one beside each |
 //! | float16 matrix, where a processor has it | `dotprod`, `i8mm` | 6 × 16 | 111 | 768 | 0.145 | 0.125 (`fmla` of eight lanes) |
 //! | int8 matrix | `neon` | 4 × 16 | 120 | 512 | 0.234 | 0.188 (`smull`, `smlal2`, `sadalp`) |
@@ -56,26 +58,29 @@
 //! | int8 matrix with weights of -128 | both | 4 × 16 | 160 | 512 | 0.313 | 0.250 |
 //! | int8 matrix | `dotprod` | 6 × 16 | 120 | 1536 | 0.078 | 0.063 (`sdot`) |
 //! | int8 matrix | `i8mm` | 6 × 16 | 71 | 1536 | 0.046 | 0.031 (`usmmla`) |
-//! | depthwise 3×3, stride 1, a row of the window | all | 4 positions × 8 | 46 | 96 | 0.479 | 0.250 (`fmla`) |
+//! | depthwise 3×3, stride 1, a row of the window | `neon` and up | 4 positions × 8 | 35 | 96 | 0.365 | 0.250 (`fmla`) |
+//! | the same | `neon-inorder` | 4 positions × 8 | 46 | 96 | 0.479 | 0.250 |
 //! | the same on bytes | `neon`, `neon-inorder` | 4 × 8 | 49 | 96 | 0.510 | 0.250 (`smlal`) |
 //! | the same on bytes | `dotprod`, `i8mm` | 4 × 16 | 56 | 192 | 0.292 | 0.083 (`sdot`: one of four products is with zero) |
 //!
-//! Of a whole EfficientNet-Lite0 in float32, 141 million instructions, 98 million are those of that matrix loop, 17 million end tiles
-//! or are for fewer rows, and 23 million are depthwise. What brought it there from 152: the loop in assembly, with W loaded by pairs of
-//! registers (124 to 113 a turn); sums that begin at the bias; filters that lie as they are read; borders in the four-position kernel.
-//! With float16 weights it went from 195 to 148 million: `fcvtl`, and longer strips where weights are decoded for each.
+//! Of a whole EfficientNet-Lite0 in float32, 129 million instructions, 88 million are those of that matrix loop, 15 million end tiles
+//! or are for fewer rows, 4 million make float16 weights float32, 2 million lay rows together, and 18 million are depthwise. What
+//! brought it there from 152: rows laid together, pair by pair, so that one instruction loads three registers of A and one four of W
+//! (a turn of 384 products took 124 instructions, then 113 in assembly); one load that moves on to the next pixel of a depthwise
+//! window; sums that begin at the bias, and end without limits where there are none; filters that lie as they are read; borders in
+//! the four-position kernel. With float16 weights it had been 195: `fcvtl`, and longer strips where weights are decoded for each.
 //!
 //! By core. Arm's own optimization guides were not at hand; each figure is that of who is named, who looked at the guide or at a
 //! board:
 //!
-//! - Cortex-A72 (Raspberry Pi 4) starts three instructions a cycle and one `fmla` of four lanes: the float32 turn needs 96 cycles for
-//!   its multiplications and 38 to start. `smull` and `smlal2` have one pipe, `sadalp`, `tbl` and `eor` the other: 64 cycles, 40 to
+//! - Cortex-A72 (Raspberry Pi 4) starts three instructions a cycle and one `fmla` of four lanes: the float32 turn needs 192 cycles
+//!   for its multiplications and 69 to start. `smull` and `smlal2` have one pipe, `sadalp`, `tbl` and `eor` the other: 64 cycles, 40 to
 //!   start, so 8 products a cycle, twice as many as in float32. (LLVM's model of the Cortex-A57, AArch64SchedA57.td, which LLVM
 //!   takes for the A72 as well: 3 a cycle; `fmla` of four lanes takes both pipes, `smull` and `smlal` the first, `sadalp` the other.
 //!   That `tbl` takes three of its steps there was not counted.)
-//! - Cortex-A76 and A78 (Raspberry Pi 5, Orin) start four a cycle and two `fmla` or `sdot`: 48 cycles for 113 instructions or 120, 30
-//!   to start; 7 of them (`eor`, `movi`) take the pipes of `sdot`, too, 7 %. `fmla` of eight lanes is as fast as one of four: 48
-//!   cycles for 111 instructions and twice the products. Every 64 values of k the sums go to float32 in 119 more, 48 of them in
+//! - Cortex-A76 and A78 (Raspberry Pi 5, Orin) start four a cycle and two `fmla` or `sdot`: 96 cycles for 206 instructions of the
+//!   float32 turn, 52 to start; 48 for 120 of `sdot`, 30 to start; 7 of those (`eor`, `movi`) take its pipes, too, 7 %. `fmla` of
+//!   eight lanes is as fast as one of four: 48 cycles for 111 instructions and twice the products. Every 64 values of k the sums go to float32 in 119 more, 48 of them in
 //!   those pipes, 6 %: 0.164 instructions for each product in all. (`fmla`: AArch64SchedNeoverseN1.td, the A76 for servers,
 //!   either of two pipes. `sdot`: the table of NumKong's neonsdot.h, two a cycle. The A78 is taken to be no worse.)
 //! - Cortex-A53 (Raspberry Pi 3, Zero 2 W) starts two a cycle in their order, of which one may multiply and one load 64 bits. So
