@@ -3,10 +3,11 @@
 //! C[m][n] = Σk A[m][k] · W[k][n], then bias, a residual, and limits. Rows of A are pixels, (H,W) of a picture in
 //! (H,W,C), and are read where they lie, by the offset of each row: a stride costs nothing and nothing is packed, but on
 //! aarch64 full tiles of rows that meet several panels are laid together first. A row may be several runs of values a pitch
-//! apart, the rows of a window over a picture: a k×k convolution without im2col. W is packed once, in panels of two vectors of columns. The tile is 6 rows × 2 vectors (AVX2: 12 accumulators of 16
-//! registers) or 12 × 2 (AVX-512): per k two loads of W, a broadcast per row, and as many fused multiply-adds as there
-//! are accumulators. k runs in blocks, outermost, so that a panel stays in the first-level cache and the rows' part of a block
-//! in the second; between blocks the sums wait in C. Lines of C are asked for when a tile begins and there when it ends.
+//! apart, the rows of a window over a picture: a k×k convolution without im2col. W is packed once, in panels of two vectors
+//! of columns. The tile is 6 rows × 2 vectors (AVX2: 12 accumulators of 16 registers) or 12 × 2 (AVX-512): per k two loads of
+//! W, a broadcast per row, and as many fused multiply-adds as there are accumulators. k runs in blocks, outermost, so that a
+//! panel stays in the first-level cache and the rows' part of a block in the second; between blocks the sums wait in C. Lines
+//! of C are asked for when a tile begins and there when it ends.
 
 mod tiles;
 

@@ -18,7 +18,7 @@ struct Place {
     a: *const f32,
     rows: *const u32,
     /// Full tiles of rows laid together; null where they are not.
-    near: *const f32,
+    laid: *const f32,
     panel: *const f32,
     c: *mut f32,
     /// Values from one row of C to the next.
@@ -56,7 +56,7 @@ pub(super) unsafe fn body<S: Simd>(
     let step = WIDTH * S::LANES;
     let residual = epilogue.residual.map_or(std::ptr::null(), <[f32]>::as_ptr);
     let mut room = MaybeUninit::<[f32; BLOCK * WIDTH * 16]>::uninit();
-    let mut near = MaybeUninit::<[f32; TOGETHER * BLOCK]>::uninit();
+    let mut room_laid = MaybeUninit::<[f32; TOGETHER * BLOCK]>::uninit();
     // Rows are laid together for several panels only.
     let lays = s.lays() && columns > step;
     let count = rows.starts.len();
@@ -70,8 +70,12 @@ pub(super) unsafe fn body<S: Simd>(
         for row in (0..count).step_by(if lays { TOGETHER } else { count.max(1) }) {
             let rows = &rows.starts[row..if lays { count.min(row + TOGETHER) } else { count }];
             // SAFETY: the caller's promise for rows of A; there is room for so many rows of a block.
-            let near = unsafe {
-                if lays { lay(s, a.as_ptr().add(from), rows, runs, near.as_mut_ptr().cast()) } else { std::ptr::null() }
+            let laid = unsafe {
+                if lays {
+                    lay(s, a.as_ptr().add(from), rows, runs, room_laid.as_mut_ptr().cast())
+                } else {
+                    std::ptr::null()
+                }
             };
             for column in (0..columns).step_by(step) {
                 let wide = (columns - column).min(step);
@@ -82,7 +86,7 @@ pub(super) unsafe fn body<S: Simd>(
                     let place = Place {
                         a: a.as_ptr().add(from),
                         rows: rows.as_ptr(),
-                        near,
+                        laid,
                         panel: w.panels.floats(s, block * w.n + at * k, k * wide, at, wide, room.as_mut_ptr().cast()),
                         c: c.as_mut_ptr().add(row * stride + column),
                         stride,
@@ -108,14 +112,14 @@ pub(super) unsafe fn body<S: Simd>(
 unsafe fn lay<S: Simd>(s: S, a: *const f32, rows: &[u32], runs: Runs, to: *mut f32) -> *const f32 {
     for (tile, rows) in rows.chunks_exact(SIX).enumerate() {
         // SAFETY: the caller's promise.
-        unsafe { s.lay(std::array::from_fn(|i| a.add(rows[i] as usize)), runs, to.add(tile * laid(runs))) };
+        unsafe { s.lay(std::array::from_fn(|i| a.add(rows[i] as usize)), runs, to.add(tile * laid_len(runs))) };
     }
     to
 }
 
 /// Values that a tile of rows takes which are laid together.
 #[inline(always)]
-fn laid(runs: Runs) -> usize {
+fn laid_len(runs: Runs) -> usize {
     SIX * (runs.count * runs.k).next_multiple_of(2)
 }
 
@@ -137,12 +141,12 @@ impl Place {
 #[inline(always)]
 unsafe fn tiles<S: Simd, const V: usize>(s: S, rows: usize, place: Place) {
     let (mut left, mut place) = (rows, place);
-    if !place.near.is_null() {
-        let step = laid(place.runs);
+    if !place.laid.is_null() {
+        let step = laid_len(place.runs);
         while left >= SIX {
             // SAFETY: the rows are there, laid together.
             unsafe { laid_tile::<S, V>(s, place) };
-            place.near = place.near.wrapping_add(step);
+            place.laid = place.laid.wrapping_add(step);
             place.advance(SIX);
             left -= SIX;
         }
@@ -195,7 +199,7 @@ unsafe fn laid_tile<S: Simd, const V: usize>(s: S, place: Place) {
     // SAFETY: as for [`tile`].
     unsafe {
         let mut sums = open::<S, SIX, V>(s, &place);
-        s.laid_products(place.near, place.runs.count * place.runs.k, place.panel, &mut sums);
+        s.laid_products(place.laid, place.runs.count * place.runs.k, place.panel, &mut sums);
         finish(s, place.c, place.stride, place.end, sums);
     }
 }
