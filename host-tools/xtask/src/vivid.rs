@@ -72,7 +72,7 @@ pub fn camera_step(photo: &Path, classify: &Classify, png_to_rgb: impl Fn(&[u8])
         .with_file(classify.package, "/m.edgepack")
         .memory_mb(memory.context("the package is too large for the emulated machine")?)
         .script(&format!("COMPARED={COMPARED}\nCLASSIFIED={CLASSIFIED}\n{SHOW}\n{SCRIPT}"))
-        .run(Duration::from_secs(600))?;
+        .run(Duration::from_secs(900))?;
 
     compare_frames(result.file("frames.yuyv")?, &shown)?;
     let console = || format!("the guest printed:\n{}", result.console);
