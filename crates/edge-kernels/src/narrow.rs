@@ -51,56 +51,58 @@ struct Panel {
 #[derive(Default)]
 struct Fours {
     places: Vec<[u32; 2]>,
-    values: Vec<i8>,
+    values: Vec<[i8; 4]>,
 }
 
 impl Fours {
-    fn push(&mut self, place: [u32; 2], values: &[i8]) {
+    fn push(&mut self, place: [u32; 2], values: &[[i8; 4]]) {
         self.places.push(place);
-        self.values.extend(values);
+        self.values.extend_from_slice(values);
     }
 }
 
 impl Narrow {
-    /// Packs `fours` fours of rows in runs of `run` of them, `columns` columns, of which a vector of four bytes each is what `value`
-    /// says.
-    pub fn pack(fours: usize, run: usize, columns: usize, value: impl Fn(usize, usize) -> [i8; 4]) -> Narrow {
+    /// Packs `fours` fours of rows in runs of `run` of them: of `columns` columns, padded to whole vectors, panel by panel, in it four
+    /// by four, in them column by column.
+    pub fn pack(panels: &[[i8; 4]], fours: usize, run: usize, columns: usize) -> Narrow {
         let mut made = Narrow { panels: vec![], places: vec![], values: Buffer::new(0) };
-        let mut values = vec![];
-        for first in (0..columns).step_by(WIDTH * LANES) {
+        let mut values = Vec::with_capacity(panels.len());
+        for (first, panel) in (0..columns).step_by(WIDTH * LANES).zip(panels.chunks(fours.max(1) * WIDTH * LANES)) {
             let width = (WIDTH * LANES).min(columns - first);
-            let (mut plain, mut turned) = (Fours::default(), Fours::default());
-            for four in 0..fours {
+            let (mut plain, mut turned) = (0, Fours::default());
+            for (four, weights) in panel.chunks_exact(width).enumerate() {
                 let place = [(four / run) as u32, (four % run * 4) as u32];
-                let mut weights = [[0; 4]; WIDTH * LANES];
-                let weights = &mut weights[..width];
-                weights.iter_mut().zip(first..).for_each(|(weights, column)| *weights = value(four, column));
-                if weights.iter().all(fits) {
-                    plain.push(place, weights.as_flattened());
+                let mut keep = |weights: &[[i8; 4]]| {
+                    made.places.push(place);
+                    values.extend_from_slice(weights);
+                    plain += 1;
+                };
+                if all_fit(weights) {
+                    keep(weights);
                     continue;
                 }
-                let (mut orders, mut kept) = ([ORDERS[0]; WIDTH * LANES], [[0; 4]; WIDTH * LANES]);
-                for ((weights, order), kept) in weights.iter_mut().zip(&mut orders).zip(&mut kept) {
+                let mut orders = [ORDERS[0]; WIDTH * LANES];
+                let (mut here, mut kept) = ([[0; 4]; WIDTH * LANES], [[0; 4]; WIDTH * LANES]);
+                here[..width].copy_from_slice(weights);
+                for ((weights, order), kept) in here[..width].iter_mut().zip(&mut orders).zip(&mut kept) {
                     let other = |order: &[i8; 4]| order.map(|at| weights[at as usize]);
                     match ORDERS.iter().find(|order| fits(&other(order))) {
                         Some(found) => (*weights, *order) = (other(found), *found),
                         None => split(weights, kept),
                     }
                 }
-                turned.push(place, weights.as_flattened());
-                turned.values.extend(orders[..width].as_flattened());
+                turned.push(place, &here[..width]);
+                turned.values.extend_from_slice(&orders[..width]);
                 if kept != [[0; 4]; WIDTH * LANES] {
-                    plain.push(place, kept[..width].as_flattened());
+                    keep(&kept[..width]);
                 }
             }
-            made.panels.push(Panel { plain: plain.places.len(), turned: turned.places.len() });
-            for part in [plain, turned] {
-                made.places.extend(part.places);
-                values.extend(part.values);
-            }
+            made.panels.push(Panel { plain, turned: turned.places.len() });
+            made.places.extend(turned.places);
+            values.extend(turned.values);
         }
-        made.values = Buffer::new(values.len());
-        made.values.copy_from_slice(&values);
+        made.values = Buffer::new(4 * values.len());
+        made.values.copy_from_slice(values.as_flattened());
         made
     }
 
@@ -114,6 +116,12 @@ impl Narrow {
 /// Whether the pairs of a four add up to what fits.
 fn fits(four: &[i8; 4]) -> bool {
     four.chunks_exact(2).all(|pair| (i32::from(pair[0]) + i32::from(pair[1])).abs() <= MOST)
+}
+
+/// The same for many; without a branch for each.
+fn all_fit(fours: &[[i8; 4]]) -> bool {
+    let most = fours.as_flattened().chunks_exact(2).map(|pair| (i16::from(pair[0]) + i16::from(pair[1])).abs());
+    most.fold(0, i16::max) <= MOST as i16
 }
 
 /// Moves what is too much of the larger one of each pair.
@@ -287,6 +295,7 @@ mod tests {
         for pair in (i8::MIN..=i8::MAX).flat_map(|a| (i8::MIN..=i8::MAX).map(move |b| [a, b])) {
             let four = [pair[0], pair[1], 1, -1];
             assert_eq!(fits(&four), never_saturates(&four), "{pair:?}");
+            assert_eq!(all_fit(&[[0; 4], four]), fits(&four), "{pair:?}");
             let (mut cut, mut kept) = (four, [0; 4]);
             split(&mut cut, &mut kept);
             assert!(never_saturates(&cut) && never_saturates(&kept), "{pair:?}: {cut:?} and {kept:?}");
@@ -300,8 +309,9 @@ mod tests {
     #[test]
     fn another_order_helps_before_anything_is_multiplied_twice() {
         let packed = |four: [i8; 4]| {
-            let Narrow { panels, values, .. } =
-                Narrow::pack(1, 1, 8, |_, column| if column == 3 { four } else { [1, 2, 3, 4] });
+            let mut fours = [[1, 2, 3, 4]; 8];
+            fours[3] = four;
+            let Narrow { panels, values, .. } = Narrow::pack(&fours, 1, 1, 8);
             assert_eq!(panels.len(), 1);
             (panels[0].plain, panels[0].turned, values[12..16].to_vec())
         };

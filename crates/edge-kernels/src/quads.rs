@@ -111,28 +111,35 @@ impl Quads {
         let (mut panels, mut begin) = (Buffer::new(depth * columns), Buffer::new(columns));
         let mut least = 0;
         let step = WIDTH * lanes;
+        let mut line = vec![0; rows];
         for column in 0..n {
+            let mut fits = true;
+            for (row, to) in line[..k].iter_mut().enumerate() {
+                let value = w(row, column);
+                *to = value as i8;
+                fits &= i16::from(*to) == value;
+            }
+            if !fits {
+                return None;
+            }
+            least = line.iter().fold(least, |least, value| least.min(*value));
+            begin[column] = (shift - i32::from(zero)) * line.iter().map(|value| i32::from(*value)).sum::<i32>();
             let first = column / step * step;
             let width = step.min(columns - first);
             let panel = &mut panels[first * depth..][..width * depth];
-            let mut sum = 0;
-            for row in 0..k {
-                let value = i8::try_from(w(row, column)).ok()?;
-                panel[order.place(run, row, column - first, width)] = value;
-                least = value.min(least);
-                sum += i32::from(value);
+            let mut put = |row: usize, values: &[i8]| {
+                panel[order.place(run, row, column - first, width)..][..values.len()].copy_from_slice(values);
+            };
+            match order {
+                #[cfg(target_arch = "aarch64")]
+                Order::Twos => line.chunks_exact(2).enumerate().for_each(|(two, values)| put(2 * two, values)),
+                _ => line.chunks_exact(4).enumerate().for_each(|(four, values)| put(4 * four, values)),
             }
-            begin[column] = (shift - i32::from(zero)) * sum;
         }
         #[cfg(target_arch = "x86_64")]
         let narrow = (isa.kind() == Kind::Avx2).then(|| {
             let packed = std::mem::replace(&mut panels, Buffer::new(0));
-            Narrow::pack(rows / 4, run / 4, columns, |four, column| {
-                let (first, row) = (column / step * step, 4 * four);
-                let width = step.min(columns - first);
-                let at = first * depth + order.place(run, row, column - first, width);
-                std::array::from_fn(|i| packed[at + i])
-            })
+            Narrow::pack(packed.as_chunks().0, rows / 4, run / 4, columns)
         });
         Some(Quads {
             isa,

@@ -50,13 +50,16 @@ impl Planner<'_> {
         let lie = if taps == 1 { channels } else { pixel };
         let direct = starts.filter(|_| taps == 1 || *input == Input::Picture || 8 * lie <= 9 * channels);
         let value = |at: Option<usize>, o: usize| at.map_or(0, |at| inner.values[o * channels * taps + at]);
+        // Whether this machine multiplies these weights faster otherwise.
+        let mut slower = false;
         let quads = direct.and_then(|starts| {
             let places = places(taps, lie, channels);
             let weights = Quads::pack(self.isa, taps * lie, made.c, window.kernel[0], read.zero as u8, |row, o| {
                 value(places[row], o)
-            });
+            })?;
+            slower = !weights.is_faster();
             // Otherwise rows are copied first, which costs more under a window.
-            Some((starts, weights.filter(|weights| taps > 1 || weights.is_faster())?))
+            (taps > 1 || !slower).then_some((starts, weights))
         });
         let (rows, weights, pieces) = match quads {
             Some((starts, quads)) => {
@@ -72,26 +75,28 @@ impl Planner<'_> {
                 }
                 let places = places(taps, channels, channels);
                 let value = |row: usize, o: usize| value(places[row], o);
-                self.whole(rows, [channels * taps, made.c], read, made.pixels(), value)?
+                self.whole(rows, [channels * taps, made.c], read, made.pixels(), !slower, value)?
             }
         };
         let scale = requantize(&inner.scale, filter, &conv.bias, read, made.quant, conv.written, weights.n());
         Ok(Work::Conv8 { rows, weights, scale, pieces })
     }
 
-    /// Packs weights of `[k, n]` for rows that `rows` makes, in the way that this machine multiplies best, and makes room for
-    /// strips.
+    /// Packs weights of `[k, n]` for rows that `rows` makes, in the way that this machine multiplies best (`fours` at a time, if that
+    /// is not known to be slower), and makes room for strips.
     fn whole(
         &mut self,
         rows: Rows8,
         [k, n]: [usize; 2],
         read: Quant,
         positions: usize,
+        fours: bool,
         value: impl Fn(usize, usize) -> i16,
     ) -> Result<(Rows8, Whole, Pieces), String> {
         // A depthwise convolution makes rows with its channels padded.
         let padded = if let Rows8::Depthwise(d) = &rows { d.channels() } else { k };
-        let quads = self.isa.has_quads().then(|| Quads::pack(self.isa, k, n, 1, read.zero as u8, &value)).flatten();
+        let fours = fours && self.isa.has_quads();
+        let quads = fours.then(|| Quads::pack(self.isa, k, n, 1, read.zero as u8, &value)).flatten();
         let quads = quads.filter(Quads::is_faster);
         let (row, size) = match &quads {
             Some(quads) => (padded.max(quads.k()), 1),
@@ -131,7 +136,7 @@ impl Planner<'_> {
         let strides = hwc(&dense.input, self.padded(&dense.input));
         let im2col = Im2col { window, channels: dense.input.c, strides, read: OPEN };
         let rows = Rows8::Im2col(im2col, quant.zero as u8);
-        let (rows, weights, pieces) = self.whole(rows, [dense.k, dense.n], quant, 1, value)?;
+        let (rows, weights, pieces) = self.whole(rows, [dense.k, dense.n], quant, 1, true, value)?;
         let columns = weights.n();
         let scale = requantize(&inner.scale, &dense.weights, &dense.bias, quant, made.quant, dense.written, columns);
         Ok(Work::Conv8 { rows, weights, scale, pieces })
