@@ -134,35 +134,40 @@ impl Panels {
 /// # Safety
 /// So many values are there, and room for them; they are whole rows.
 #[inline(always)]
+#[expect(clippy::needless_range_loop)]
 unsafe fn widen<S: Simd, const N: usize>(s: S, from: *const u16, len: usize, factors: *const f32, to: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe {
         let plain = std::slice::from_raw_parts(factors, N * S::LANES).iter().all(|factor| *factor == 1.0);
         let factors: [S::V; N] = std::array::from_fn(|j| s.load(factors.add(j * S::LANES)));
+        // No closures, which a compiler may leave as functions that lack the set's instructions.
+        macro_rules! row {
+            ($at:expr, $scaled:literal) => {
+                for j in 0..N {
+                    let at = $at + j * S::LANES;
+                    let value = s.load_half(from.add(at));
+                    s.store(to.add(at), if $scaled { s.mul(value, factors[j]) } else { value });
+                }
+            };
+        }
         macro_rules! rows {
-            ($end:expr) => {
-                let row = |at: usize| {
-                    for (j, factor) in factors.into_iter().enumerate() {
-                        let at = at + j * S::LANES;
-                        s.store(to.add(at), $end(s.load_half(from.add(at)), factor));
-                    }
-                };
+            ($scaled:literal) => {
                 let (step, mut at) = (N * S::LANES, 0);
                 while at + 2 * step <= len {
-                    row(at);
-                    row(at + step);
+                    row!(at, $scaled);
+                    row!(at + step, $scaled);
                     at += 2 * step;
                 }
                 if at < len {
-                    row(at);
+                    row!(at, $scaled);
                 }
             };
         }
         // Those of a network whose scales are in its weights already.
         if plain {
-            rows!(|value, _| value);
+            rows!(false);
         } else {
-            rows!(|value, factor| s.mul(value, factor));
+            rows!(true);
         }
     }
 }

@@ -263,7 +263,11 @@ pub(crate) unsafe fn finish<S: Simd, const M: usize, const V: usize>(
             if end.low != f32::NEG_INFINITY || end.high != f32::INFINITY {
                 let (low, high) = (s.splat(end.low), s.splat(end.high));
                 // NaN stays NaN: the second operand is what x86 gives then.
-                sums.iter_mut().flatten().for_each(|sum| *sum = s.min(high, s.max(low, *sum)));
+                for sums in &mut sums {
+                    for sum in sums {
+                        *sum = s.min(high, s.max(low, *sum));
+                    }
+                }
             }
         }
         for (i, sums) in sums.iter().enumerate() {
