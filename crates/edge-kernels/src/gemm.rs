@@ -134,7 +134,6 @@ impl Panels {
 /// # Safety
 /// So many values are there, and room for them; they are whole rows.
 #[inline(always)]
-#[expect(clippy::needless_range_loop)]
 unsafe fn widen<S: Simd, const N: usize>(s: S, from: *const u16, len: usize, factors: *const f32, to: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe {
