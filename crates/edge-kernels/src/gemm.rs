@@ -17,6 +17,8 @@ use crate::{Among, Buffer, Isa, Plain};
 use std::mem::MaybeUninit;
 use tiles::body;
 
+#[cfg(target_arch = "aarch64")]
+pub(crate) use tiles::SIX;
 pub(crate) use tiles::{End, begin, finish, products};
 
 /// Vectors in a panel.

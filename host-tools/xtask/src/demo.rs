@@ -10,7 +10,7 @@ use std::process::Command;
 
 /// The default model and photos for it, both in the repository, for when there is no network.
 const MODEL: &str = "models/efficientnet-lite0/efficientnet-lite0.onnx";
-pub const OWN_PHOTOS: &str = "models/efficientnet-lite0/examples";
+const OWN_PHOTOS: &str = "models/efficientnet-lite0/examples";
 
 /// What the demo works on.
 struct Input {

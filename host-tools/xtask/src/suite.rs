@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that proves the project, in named steps that say what they proved.
 
 use crate::tools::{self, built, cache, cargo, output, root};
-use crate::{bench, cross, demo, fetch, processors, setup, vivid};
+use crate::{bench, cross, fetch, processors, setup, vivid};
 use anyhow::{Context, Result, bail};
 use edge_rig::apt;
 use std::ffi::OsStr;
@@ -447,7 +447,7 @@ fn camera() -> Result<Outcome> {
     let onnx = root().join(bench::DEFAULT);
     // In whole numbers: QEMU takes several times as long for real ones, whose rounding it emulates.
     let mut pack = Command::new(built("edge-pack")?);
-    pack.arg(onnx).args(["--quantize", "int8", "--calibration"]).arg(root().join(demo::OWN_PHOTOS));
+    pack.arg(&onnx).args(["--quantize", "int8", "--calibration"]).arg(onnx.with_file_name("examples"));
     output(pack.arg("-o").arg(&package))?;
     let edge_camera = built("edge-camera")?;
     let classify = vivid::Classify { edge_camera: &edge_camera, package: &package, expected: photo.1 };

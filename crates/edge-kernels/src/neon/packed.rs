@@ -5,11 +5,9 @@
 //! panel.
 
 use super::vectors::Floats;
+use crate::gemm::SIX as ROWS;
 use crate::simd::Runs;
 use std::arch::asm;
-
-/// Rows that lie together.
-pub(super) const ROWS: usize = 6;
 
 /// Where the values of two k of row i lie: beside each other, after those of the rows before.
 const PAIR: usize = 2 * ROWS;
