@@ -19,9 +19,8 @@
 //!   the next pixels asked for: 19×19×728 from 14 to 19 GMAC/s. 5×5 and 7×7 windows in the same kernel: EfficientNet-Lite0
 //!   from 18.0 to 13.0 ms.
 //! - int8: `pmaddwd` 62 to 70 GMAC/s. The sums' additions compete with the multiplications for two of four ports. `pmaddubsw` has
-//!   fewer of them, 85, but saturates. What it takes to be exact all the same ([`Quads`], `narrow.rs`): 78 with Xception's weights, of
-//!   whose pairs 0.9 % would saturate, no gain where 5 % would. Multiplying the fours of such pairs twice cost twice as much, and
-//!   moving the sign from A to W (`psignb`), after which nothing saturates, made it 60.
+//!   fewer of them, 85, but saturates. Moving the sign from A to W (`psignb`), after which nothing saturates, made it 60. What it
+//!   takes to be exact all the same is in `narrow.rs`.
 //!
 //! On one thread of a Zen 4 core (AVX-512, 58.8 GMAC/s in float32, 235 in int8 by fours):
 //!
@@ -36,6 +35,11 @@
 //!   from 25 % of the peak to 80 %.
 //! - Depthwise in float32 over 728 channels, 128 at a time: 26 to 33 GMAC/s.
 //! - Depthwise on bytes by twos on AVX2: 18 to 25 GMAC/s; with AVX-512 without VNNI it brought nothing.
+//! - AVX2 alone, in int8 (`narrow.rs`): fours of weights as they are 115 GMAC/s, couples of them 138, those of 16 bits 80; `pmaddwd` 91.
+//!   Bringing A into another order for each column (`pshufb`), so that pairs fit, made it 78 and is gone. Xception 96 to 83 ms.
+//!   In registers the sums stayed only where the function that adds writes them, too.
+//! - Strips of 256 rows where a core has a second-level cache of 1 MB or more, of 120 elsewhere; those of 48 where weights have less than
+//!   4 MB, which once kept what they make near, cost EfficientNet-Lite0 4 to 10 % and Xception 3 % by now.
 //! - [`Winograd`] F(2×2, 3×3) where there are 49 tiles and 32 channels or more: VGG16 318 to 166 ms, InceptionV3 122 to 95,
 //!   ResNet50 79 to 62, DenseNet121 56 to 46. Results stay within 4e-6 of the largest, where the product of sums is within 9e-7.
 //!
@@ -92,6 +96,7 @@
 mod adam;
 mod among;
 mod buffer;
+mod cache;
 mod depthwise;
 mod fours;
 mod functions;
@@ -121,6 +126,7 @@ mod winograd;
 pub use adam::{Adam, adam};
 pub use among::Among;
 pub use buffer::{Buffer, Plain};
+pub use cache::second_level_cache;
 pub use depthwise::Depthwise;
 pub use functions::{Function, Ramp, apply, multiply, scale_rows};
 pub use gemm::{Epilogue, Places, Small, Weights, column_step, gemm, gemm_among, gemv, row_step, run_fits};

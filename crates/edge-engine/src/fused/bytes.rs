@@ -1,7 +1,7 @@
 //! Layers that compute with bytes: filters stay whole numbers, and what a sum is multiplied with is worked out here.
 
 use super::graph::{Conv, Dense, Filter, Layer, OPEN, Quant, Value};
-use super::plan::{MOST, OVERHEAD, Planner, STRIP, borders, hwc};
+use super::plan::{OVERHEAD, Planner, borders, hwc};
 use super::products::places;
 use super::rows::{Requantize, Rows8, Whole};
 use super::step::{Input, Pieces, Step, Work};
@@ -66,7 +66,7 @@ impl Planner<'_> {
                 if *input == Input::Picture {
                     *input = self.import(layer.inputs[0], pixel, edges, &layer.nodes, steps)?;
                 }
-                let pieces = self.pieces(made.pixels(), MOST, OVERHEAD);
+                let pieces = self.pieces(made.pixels(), self.most, OVERHEAD);
                 (Rows8::Direct(starts), Whole::Quads(quads, vec![]), pieces)
             }
             None => {
@@ -102,7 +102,7 @@ impl Planner<'_> {
             Some(quads) => (padded.max(quads.k()), 1),
             None => (padded.next_multiple_of(2), 2),
         };
-        let pieces = self.pieces(positions, (STRIP / size / row.max(1)).clamp(6, MOST), OVERHEAD);
+        let pieces = self.pieces(positions, self.strip(size * row), OVERHEAD);
         let count = pieces.size.min(positions);
         if let Some(quads) = quads {
             self.scratch[2] = self.scratch[2].max(count * row);

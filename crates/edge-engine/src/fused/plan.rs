@@ -7,18 +7,16 @@ use super::constant::Constants;
 use super::graph::{Conv, Form, Id, Kind, Layer, OPEN, Op, Quant, Value};
 use super::rows::Starts;
 use super::step::{Input, Memory, Part, Pieces, Scratch, Step, Work};
-use edge_kernels::{Among, Buffer, Float16, Import, Isa, Plain, Strides, Window, row_step};
+use edge_kernels::{Among, Buffer, Float16, Import, Isa, Plain, Strides, Window, row_step, second_level_cache};
 
-/// What rows of A may take of the second-level cache while a block of k is worked on, in bytes.
-pub const BLOCK: usize = 192 << 10;
 /// What a strip may take in all, in bytes: it is read from the cache beyond once more.
-pub const STRIP: usize = 1 << 20;
-/// Positions in a strip at most: more would bring nothing.
-pub const MOST: usize = 120;
-/// Positions in a strip where the weights come cheaply for each: what it makes then stays in the second-level cache, too.
-pub const FEW: usize = 48;
-/// Weights that do, in values.
-pub const SMALL: usize = 1 << 20;
+const STRIP: usize = 1 << 20;
+/// Positions in a strip at most. The weights come from the cache beyond once for each strip, so many are good, but what rows have
+/// of a block of k (1.5 kB each) has to stay in the second-level cache beside what they make.
+const MOST: usize = 120;
+/// The same where that cache is large: has so many bytes.
+const MOST_OF_LARGE: usize = 256;
+const LARGE: usize = 1 << 20;
 /// What a piece of work costs beside its rows, in rows; where its weights are decoded, too.
 pub const OVERHEAD: usize = 3;
 pub const DECODED: usize = 6;
@@ -60,6 +58,10 @@ pub fn plan(
         quantizing: vec![],
         scaled: None,
         outputs,
+        most: match second_level_cache() {
+            Some(bytes) if bytes >= LARGE => MOST_OF_LARGE,
+            _ => MOST,
+        },
     };
     let mut steps = vec![];
     for (at, layer) in layers.iter().enumerate() {
@@ -112,9 +114,16 @@ pub struct Planner<'a> {
     /// Factors and offsets of the picture by channel, the value that they make of it, and their nodes: part of that, too.
     pub scaled: Option<(Id, [[f32; 3]; 2], Vec<usize>)>,
     outputs: &'a [Id],
+    /// Positions in a strip at most.
+    pub most: usize,
 }
 
 impl Planner<'_> {
+    /// Positions in a strip at most whose rows take so many bytes each.
+    pub fn strip(&self, row: usize) -> usize {
+        (STRIP / row.max(1)).clamp(6, self.most)
+    }
+
     /// Channels of a value, padded.
     pub fn padded(&self, value: &Value) -> usize {
         self.isa.padded(value.c)
@@ -302,7 +311,7 @@ impl Planner<'_> {
             (Op::Mul, None) => Work::Multiply { other: self.second(layer.inputs[1], layer, steps, false)?, chunk },
             (Op::Gate, None) => {
                 let by = self.second(layer.inputs[1], layer, steps, false)?;
-                Work::Scale { by, channels: self.padded(made), pieces: self.pieces(made.pixels(), MOST, OVERHEAD) }
+                Work::Scale { by, channels: self.padded(made), pieces: self.pieces(made.pixels(), self.most, OVERHEAD) }
             }
             (Op::Concat, None) => {
                 let (mut parts, mut first) = (vec![], among.first);
@@ -314,7 +323,7 @@ impl Planner<'_> {
                     }
                     first += value.c;
                 }
-                let (count, pieces) = (layer.inputs.len(), self.pieces(made.pixels(), MOST, OVERHEAD));
+                let (count, pieces) = (layer.inputs.len(), self.pieces(made.pixels(), self.most, OVERHEAD));
                 Work::Concat { parts, count, padding: among.first + made.c..among.first + among.channels, pieces }
             }
             (Op::Average, None) => Work::Average { channels: self.padded(made), pixels: source.pixels() },

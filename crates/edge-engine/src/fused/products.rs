@@ -2,7 +2,7 @@
 
 use super::graph::{Conv, Dense, Layer, OPEN, Prelude, Quant, Value};
 use super::matrix::Matrix;
-use super::plan::{BLOCK, DECODED, FEW, MOST, OVERHEAD, Planner, SMALL, STRIP, borders, hwc, strides};
+use super::plan::{DECODED, OVERHEAD, Planner, borders, hwc, strides};
 use super::rows::{Rows, Scaled, Starts};
 use super::step::{Input, Pieces, Step, Work};
 use edge_kernels::{Among, Depthwise, Im2col, Window, Winograd, column_step, run_fits};
@@ -102,9 +102,7 @@ impl Planner<'_> {
             Rows::Depthwise(d, _) => d.channels(),
             _ => k,
         };
-        let strip = if matches!(rows, Rows::Direct(_)) { MOST } else { STRIP / 4 / row.max(1) };
-        let few = k * weights.n() <= SMALL && !weights.are_decoded();
-        let most = strip.min(BLOCK / 4 / row.clamp(1, 384)).clamp(6, if few { FEW } else { MOST });
+        let most = if matches!(rows, Rows::Direct(_)) { self.most } else { self.strip(4 * row) };
         let pieces = self.pieces(positions, most, if weights.are_decoded() { DECODED } else { OVERHEAD });
         if !matches!(rows, Rows::Direct(_)) {
             self.scratch[0] = self.scratch[0].max(pieces.size.min(positions) * row);
