@@ -5,7 +5,8 @@
 //     LD_PRELOAD=./hide_avx512.so python peers.py …
 //
 // Linux lets a thread ask that CPUID faults (arch_prctl, ARCH_SET_CPUID); threads that it starts inherit that. It needs an Intel
-// processor, or a virtual machine that offers it: "cpuid_fault" in /proc/cpuinfo.
+// processor, or a virtual machine that offers it: "cpuid_fault" in /proc/cpuinfo. Elsewhere replace_cpuid.py takes CPUID out of the
+// libraries, and CPUID_REPLACED=1 says that it did.
 #define _GNU_SOURCE
 #include <asm/prctl.h>
 #include <cpuid.h>
@@ -18,19 +19,24 @@
 
 #define BIT(n) (1u << (n))
 
+// Whether CPUID faults, or has been replaced by ud2.
+static int faults;
+
 static void on_fault(int signal_number, siginfo_t *info, void *context) {
     greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
     const unsigned char *at = (const unsigned char *)registers[REG_RIP];
     (void)info;
-    if (at[0] != 0x0f || at[1] != 0xa2) {
+    if (at[0] != 0x0f || at[1] != (faults ? 0xa2 : 0x0b)) {
         // A fault of the program's own: it happens again, and ends it.
         signal(signal_number, SIG_DFL);
         return;
     }
     unsigned leaf = registers[REG_RAX], part = registers[REG_RCX], a, b, c, d;
-    syscall(SYS_arch_prctl, ARCH_SET_CPUID, 1);
+    if (faults)
+        syscall(SYS_arch_prctl, ARCH_SET_CPUID, 1);
     __cpuid_count(leaf, part, a, b, c, d);
-    syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0);
+    if (faults)
+        syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0);
     if (leaf == 7 && part == 0) {
         // AVX-512 F, DQ, IFMA, PF, ER, CD, BW, VL
         b &= ~(BIT(16) | BIT(17) | BIT(21) | BIT(26) | BIT(27) | BIT(28) | BIT(30) | BIT(31));
@@ -53,7 +59,8 @@ static void on_fault(int signal_number, siginfo_t *info, void *context) {
 
 __attribute__((constructor)) static void hide(void) {
     struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER};
-    if (sigaction(SIGSEGV, &action, NULL) || syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0)) {
+    faults = getenv("CPUID_REPLACED") == NULL;
+    if (sigaction(faults ? SIGSEGV : SIGILL, &action, NULL) || (faults && syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0))) {
         perror("this machine does not let CPUID fault");
         exit(1);
     }
