@@ -5,6 +5,7 @@ use edge_vision::{DecodeOptions, Mount, Picture};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 fn spawn(scratch: &Scratch, args: &[&str], log: &std::path::Path) -> Child {
     Command::new(program("edge-camera"))
@@ -220,6 +221,39 @@ fn memory_does_not_grow_over_a_thousand_frames() {
     assert!(child.wait().unwrap().success());
     println!("{early} KiB after 100 frames, {late} KiB after 950");
     assert!(early > 0 && late < early + 2048, "{early} KiB after 100 frames, {late} KiB after 950");
+}
+
+#[test]
+fn between_frames_nothing_computes() {
+    let scratch = Scratch::of(&default_model());
+    let mut child = Command::new(program("edge-camera"))
+        .arg("--package")
+        .arg(&scratch.package)
+        .args(["--source", "pattern:320x240", "--rate", "2", "--frames", "8", "--threads", "4", "--log", "-"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Of user and system; a second has a hundred.
+    let ticks = |pid: u32| -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let (mut before, mut used) = ((0, Instant::now()), (0, 0.0));
+    for (i, line) in BufReader::new(child.stdout.take().unwrap()).lines().enumerate() {
+        line.unwrap();
+        match i {
+            1 => before = (ticks(child.id()), Instant::now()),
+            6 => used = (ticks(child.id()) - before.0, before.1.elapsed().as_secs_f64()),
+            _ => {}
+        }
+    }
+    assert!(child.wait().unwrap().success());
+    let (taken, seconds) = used;
+    println!("{taken} ticks of {:.0} for five frames in {seconds:.1} s", seconds * 100.0);
+    // One thread that looked for work all the time would take all of them.
+    assert!(seconds > 1.0 && (taken as f64) < 40.0 * seconds, "{taken} ticks in {seconds:.1} s");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! `cargo xtask instructions`: how many instructions one classification takes on the boards' processors, in our engine, in tract as
 //! it comes, in ONNX Runtime and in ncnn. QEMU runs each as an ordinary process on one thread, and a plug-in counts.
 //!
-//! A count is that of two classifications less that of one, so that loading is not in it.
+//! A count is that of two classifications less that of one, so that loading is not in it. Beside ours stands what `edge-pack doctor`
+//! estimates for boards with that processor, and how many instructions each core would have to do in a cycle for that.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -10,9 +11,11 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use edge_rig::debian::Tree;
 use edge_rig::sets;
+use edge_system::board;
+use serde_json::Value;
 
 use crate::cross::toolchain::{self, TARGET, Toolchain};
-use crate::tools::{self, cache, cargo, output, outputs, root};
+use crate::tools::{self, built, cache, cargo, output, outputs, root};
 use crate::{bench, setup};
 
 /// For which Python [`sets::PYTHON`] is.
@@ -37,16 +40,21 @@ struct Processor {
     name: &'static str,
     part: &'static str,
     features: &'static str,
+    /// Those that have it, or one that takes the same kernels.
+    boards: &'static [&'static str],
 }
 
-/// Raspberry Pi 4.
-const A72: Processor =
-    Processor { name: "cortex-a72", part: "0xd08", features: "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid" };
-/// Raspberry Pi 5.
+const A72: Processor = Processor {
+    name: "cortex-a72",
+    part: "0xd08",
+    features: "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid",
+    boards: &["rpi4"],
+};
 const A76: Processor = Processor {
     name: "cortex-a76",
     part: "0xd0b",
     features: "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp",
+    boards: &["rpi5", "jetson-orin"],
 };
 
 /// What counts.
@@ -181,13 +189,12 @@ pub fn run(only: Option<&str>) -> Result<()> {
     let counter = Counter::prepare(&cache, &work)?;
     let (default, xception) = (root().join(bench::DEFAULT), bench::xception(&work, 299)?);
     let (small, large) = (bench::quantized(&default, &work, "u8")?, bench::quantized(&xception, &work, "u8")?);
-    let (float, int8): (&[Processor], &[Processor]) = (&[A72], &[A72, A76]);
     let mut found = 0;
-    for (name, file, processors, shape) in [
-        ("EfficientNet-Lite0, 224x224, float", &default, float, Some("3,224,224")),
-        ("EfficientNet-Lite0, 224x224, int8 (QDQ)", &small, int8, None),
-        ("Xception, 299x299, float", &xception, float, Some("299,299,3")),
-        ("Xception, 299x299, int8 (QDQ)", &large, int8, None),
+    for (name, file, shape) in [
+        ("EfficientNet-Lite0, 224x224, float", &default, Some("3,224,224")),
+        ("EfficientNet-Lite0, 224x224, int8 (QDQ)", &small, None),
+        ("Xception, 299x299, float", &xception, Some("299,299,3")),
+        ("Xception, 299x299, int8 (QDQ)", &large, None),
     ] {
         if only.is_some_and(|text| !name.contains(text)) {
             continue;
@@ -196,7 +203,8 @@ pub fn run(only: Option<&str>) -> Result<()> {
         println!("\n{name}, one classification:\n");
         println!("| processor | runtime | instructions, 10^6 | ours / this |\n|---|---|---:|---:|");
         let ncnn = shape.map(|shape| anyhow::Ok((Runtime::Ncnn(shape), ncnn(&work, file, shape)?))).transpose()?;
-        for processor in processors {
+        let mut estimates = vec![];
+        for processor in &[A72, A76] {
             let ours = counter.one(&Runtime::Ours, processor, file)?;
             println!("| {} | ours | {:.1} | |", processor.name, ours as f64 / 1e6);
             let mut peers = vec![(&Runtime::Onnx, file), (&Runtime::Stock, file)];
@@ -206,12 +214,29 @@ pub fn run(only: Option<&str>) -> Result<()> {
                 let ratio = ours as f64 / count as f64;
                 println!("| {} | {} | {:.1} | {ratio:.2} |", processor.name, runtime.name(), count as f64 / 1e6);
             }
+            for board in processor.boards {
+                estimates.push(estimate(file, board, ours)?);
+            }
         }
+        println!("\n| board | estimated, ms | instructions a cycle, each core |\n|---|---:|---:|");
+        estimates.iter().for_each(|line| println!("{line}"));
     }
     if found == 0 {
         bail!("no model has {:?} in its name", only.unwrap_or_default());
     }
     Ok(())
+}
+
+/// A line with what `edge-pack doctor` estimates for a board, and what that means for so many instructions.
+fn estimate(file: &Path, board: &str, instructions: u64) -> Result<String> {
+    let mut doctor = Command::new(built("edge-pack")?);
+    let report: Value =
+        serde_json::from_str(&output(doctor.arg("doctor").arg(file).args(["--board", board, "--json"]))?)?;
+    let ms = report["boards"][0]["estimated_ms"].as_f64().context("edge-pack doctor has estimated nothing")?;
+    let cost = board::by_name(board)?.cost.as_ref().context("a board of unknown speed")?;
+    let cycles = ms / 1e3 * f64::from(cost.cores) * f64::from(cost.mhz) * 1e6;
+    let processor = format!("{board}, {} {} at {} MHz", cost.cores, cost.processor, cost.mhz);
+    Ok(format!("| {processor} | {ms:.1} | {:.2} |", instructions as f64 / cycles))
 }
 
 /// A model as ncnn takes it, with float32 weights; its parameters.
