@@ -35,15 +35,9 @@ const PAIRS: f32 = 1.25;
 
 /// W, packed.
 #[derive(Clone)]
-pub(crate) struct Narrow {
-    panels: Vec<Panel>,
-    /// The run, and the value in it, that each four of rows begins with; panel by panel, in the order of its numbers.
-    places: Vec<[u32; 2]>,
-    /// For each a four of every column; of those of 16 bits, the values at even places, as two bytes each, then those at odd ones.
-    values: Buffer<i8>,
-}
+pub(crate) struct Narrow(Vec<Panel>);
 
-/// How many fours some columns have of each kind.
+/// Some columns: how many fours of each kind there are, and all of them in that order.
 #[derive(Clone)]
 struct Panel {
     /// Couples of fours as they are.
@@ -52,6 +46,10 @@ struct Panel {
     plain: usize,
     /// Those of 16 bits.
     wide: usize,
+    /// The run, and the value in it, that each begins with.
+    places: Vec<[u32; 2]>,
+    /// For each a four of every column; of those of 16 bits, the values at even places, as two bytes each, then those at odd ones.
+    values: Buffer<i8>,
 }
 
 /// What is packed of a panel so far, of one kind.
@@ -119,37 +117,38 @@ impl Narrow {
     /// Packs `fours` fours of rows in runs of `run` of them: of `columns` columns, padded to whole vectors, panel by panel, in it four
     /// by four, in them column by column.
     pub fn pack(panels: &[[i8; 4]], fours: usize, run: usize, columns: usize) -> Narrow {
-        let mut made = Narrow { panels: vec![], places: vec![], values: Buffer::new(0) };
-        let mut values = Vec::with_capacity(panels.len());
-        for (first, panel) in (0..columns).step_by(WIDTH * LANES).zip(panels.chunks(fours.max(1) * WIDTH * LANES)) {
-            let width = (WIDTH * LANES).min(columns - first);
-            let (mut plain, mut wide) = (Fours::default(), Fours::default());
-            for (four, weights) in panel.chunks_exact(width).enumerate() {
-                let place = [(four / run) as u32, (four % run * 4) as u32];
-                if fit(weights) {
-                    plain.push(place, weights);
-                } else {
-                    wide.places.push(place);
-                    wide.values.extend([0, 1].into_iter().flat_map(|odd| widened(weights, odd)));
-                }
-            }
-            let (couples, plain) = plain.couple(width);
-            let [paired, alone, other] = [&couples, &plain, &wide].map(|fours| fours.places.len());
-            made.panels.push(Panel { couples: paired / 2, plain: alone, wide: other });
-            for fours in [couples, plain, wide] {
-                made.places.extend(fours.places);
-                values.extend(fours.values);
-            }
-        }
-        made.values = Buffer::new(4 * values.len());
-        made.values.copy_from_slice(values.as_flattened());
-        made
+        let size = fours.max(1) * WIDTH * LANES;
+        let widths = (0..columns).step_by(WIDTH * LANES).map(|first| (WIDTH * LANES).min(columns - first));
+        Narrow(panels.chunks(size).zip(widths).map(|(panel, width)| Panel::pack(panel, run, width)).collect())
     }
 
     /// Whether that is faster than products of int16 are.
     pub fn is_faster(&self, fours: usize) -> bool {
         let cost = |panel: &Panel| 2.0 * COUPLED * panel.couples as f32 + panel.plain as f32 + WIDE * panel.wide as f32;
-        self.panels.iter().map(cost).sum::<f32>() < PAIRS * (fours * self.panels.len()) as f32
+        self.0.iter().map(cost).sum::<f32>() < PAIRS * (fours * self.0.len()) as f32
+    }
+}
+
+impl Panel {
+    fn pack(fours: &[[i8; 4]], run: usize, width: usize) -> Panel {
+        let (mut plain, mut wide) = (Fours::default(), Fours::default());
+        for (four, weights) in fours.chunks_exact(width).enumerate() {
+            let place = [(four / run) as u32, (four % run * 4) as u32];
+            if fit(weights) {
+                plain.push(place, weights);
+            } else {
+                wide.places.push(place);
+                wide.values.extend([0, 1].into_iter().flat_map(|odd| widened(weights, odd)));
+            }
+        }
+        let (couples, plain) = plain.couple(width);
+        let kinds = [couples, plain, wide];
+        let [paired, plain, wide] = [0, 1, 2].map(|kind: usize| kinds[kind].places.len());
+        let all: Vec<[i8; 4]> = kinds.iter().flat_map(|fours| fours.values.iter().copied()).collect();
+        let mut values = Buffer::new(4 * all.len());
+        values.copy_from_slice(all.as_flattened());
+        let places = kinds.into_iter().flat_map(|fours| fours.places).collect();
+        Panel { couples: paired / 2, plain, wide, places, values }
     }
 }
 
@@ -182,8 +181,8 @@ pub(crate) unsafe fn multiply<C: Sink>(
     scale: &Scale<'_>,
     c: &mut [C],
 ) {
-    let (n, mut places, mut values) = (begin.len(), w.places.as_ptr(), w.values.as_ptr());
-    for (panel, column) in w.panels.iter().zip((0..n).step_by(WIDTH * LANES)) {
+    let n = begin.len();
+    for (panel, column) in w.0.iter().zip((0..n).step_by(WIDTH * LANES)) {
         let wide = n - column > LANES;
         let mut row = 0;
         macro_rules! take {
@@ -198,7 +197,7 @@ pub(crate) unsafe fn multiply<C: Sink>(
                         macro_rules! tile {
                             ($v:literal, $one:literal) => {{
                                 tile::<C, $height, $v, $one>(
-                                    panel, places, values, a, rows.pitch, begin, scale, column, c, n,
+                                    panel, a, rows.pitch, begin, scale, column, c, n,
                                 )
                             }};
                         }
@@ -214,12 +213,6 @@ pub(crate) unsafe fn multiply<C: Sink>(
             };
         }
         take!(4 2 1);
-        let bytes = if wide { WIDTH } else { 1 } * LANES * 4;
-        // SAFETY: what is packed of a panel.
-        unsafe {
-            places = places.add(2 * panel.couples + panel.plain + panel.wide);
-            values = values.add((2 * panel.couples + panel.plain + 2 * panel.wide) * bytes);
-        }
     }
 }
 
@@ -233,8 +226,6 @@ pub(crate) unsafe fn multiply<C: Sink>(
 #[target_feature(enable = "avx2,fma")]
 unsafe fn tile<C: Sink, const M: usize, const V: usize, const ONE: bool>(
     panel: &Panel,
-    mut places: *const [u32; 2],
-    mut values: *const i8,
     a: [*const u8; M],
     pitch: usize,
     begin: *const i32,
@@ -245,6 +236,7 @@ unsafe fn tile<C: Sink, const M: usize, const V: usize, const ONE: bool>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
+        let (mut places, mut values) = (panel.places.as_ptr(), panel.values.as_ptr());
         let ones = _mm256_set1_epi16(1);
         let load = |p: *const i8| _mm256_loadu_si256(p.cast());
         let begin: [__m256i; V] = std::array::from_fn(|j| _mm256_loadu_si256(begin.add(j * LANES).cast()));
@@ -357,9 +349,9 @@ mod tests {
     fn couples_are_of_fours_that_fit_together() {
         let packed = |fours: &[[i8; 4]]| {
             let columns: Vec<[i8; 4]> = fours.iter().flat_map(|four| [[1, 2, 3, 4], *four].repeat(4)).collect();
-            let Narrow { panels, places, .. } = Narrow::pack(&columns, fours.len(), fours.len(), 8);
-            let places: Vec<u32> = places.iter().map(|place| place[1] / 4).collect();
-            (panels[0].couples, panels[0].plain, panels[0].wide, places)
+            let panel = Panel::pack(&columns, fours.len(), 8);
+            let places: Vec<u32> = panel.places.iter().map(|place| place[1] / 4).collect();
+            (panel.couples, panel.plain, panel.wide, places)
         };
         let (small, some, large) = ([1, -2, 3, -4], [100, 20, -100, -20], [100, 90, 80, 70]);
         assert_eq!(packed(&[small, large, small]), (1, 0, 1, vec![0, 2, 1]));

@@ -389,11 +389,9 @@ impl Planner<'_> {
             }
             ends.into_iter().max().unwrap_or_default()
         };
-        // Where there are many pieces, the threads end together anyway.
-        if positions > 100 * last {
-            return Pieces { size: last, positions };
-        }
-        let counts = positions.div_ceil(last).max(1)..=positions.div_ceil(last.min(2 * tile)).max(1);
+        let fewest = positions.div_ceil(last).max(1);
+        // The more pieces there are, the less one of them makes a thread wait.
+        let counts = fewest..=positions.div_ceil(last.min(2 * tile)).clamp(fewest, fewest + 8 * self.threads);
         let sizes =
             counts.map(|count| positions.div_ceil(count)).flat_map(|size| [2, 6].map(|m| size.next_multiple_of(m)));
         Pieces { size: sizes.filter(|size| *size <= last).min_by_key(|s| span(*s)).unwrap_or(last), positions }
