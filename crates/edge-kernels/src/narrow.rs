@@ -35,11 +35,11 @@ const PAIRS: f32 = 1.25;
 
 /// W, packed.
 #[derive(Clone)]
-pub(crate) struct Narrow(Vec<Panel>);
+pub(crate) struct Narrow(pub Vec<Panel>);
 
 /// Some columns: how many fours of each kind there are, and all of them in that order.
 #[derive(Clone)]
-struct Panel {
+pub(crate) struct Panel {
     /// Couples of fours as they are.
     couples: usize,
     /// Fours as they are.
@@ -114,14 +114,6 @@ impl Load {
 }
 
 impl Narrow {
-    /// Packs `fours` fours of rows in runs of `run` of them: of `columns` columns, padded to whole vectors, panel by panel, in it four
-    /// by four, in them column by column.
-    pub fn pack(panels: &[[i8; 4]], fours: usize, run: usize, columns: usize) -> Narrow {
-        let size = fours.max(1) * WIDTH * LANES;
-        let widths = (0..columns).step_by(WIDTH * LANES).map(|first| (WIDTH * LANES).min(columns - first));
-        Narrow(panels.chunks(size).zip(widths).map(|(panel, width)| Panel::pack(panel, run, width)).collect())
-    }
-
     /// Whether that is faster than products of int16 are.
     pub fn is_faster(&self, fours: usize) -> bool {
         let cost = |panel: &Panel| 2.0 * COUPLED * panel.couples as f32 + panel.plain as f32 + WIDE * panel.wide as f32;
@@ -130,7 +122,8 @@ impl Narrow {
 }
 
 impl Panel {
-    fn pack(fours: &[[i8; 4]], run: usize, width: usize) -> Panel {
+    /// Packs fours of rows, in runs of `run` of them, of `width` columns: four by four, in them column by column.
+    pub fn pack(fours: &[[i8; 4]], run: usize, width: usize) -> Panel {
         let (mut plain, mut wide) = (Fours::default(), Fours::default());
         for (four, weights) in fours.chunks_exact(width).enumerate() {
             let place = [(four / run) as u32, (four % run * 4) as u32];

@@ -9,12 +9,19 @@ use crate::gemm::Places;
 use crate::gemm8::{Scale, Sink, write};
 use crate::isa::Kind;
 #[cfg(target_arch = "x86_64")]
-use crate::narrow::{self, Narrow};
+use crate::narrow::{self, Narrow, Panel};
 use crate::simd::{Dot4, Portable, Runs, Simd};
+use crate::threads::each;
 use crate::{Buffer, Isa};
+
+/// What others have is never packed so.
+#[cfg(not(target_arch = "x86_64"))]
+type Panel = std::convert::Infallible;
 
 /// Vectors in a panel.
 const WIDTH: usize = 2;
+/// Weights that are packed by several threads.
+const MANY: usize = 1 << 16;
 
 /// W, packed.
 #[derive(Clone)]
@@ -98,49 +105,68 @@ impl Quads {
     ///
     /// # Panics
     /// Where k is not made of so many runs, or they are several and not of whole fours.
-    pub fn pack(isa: Isa, k: usize, n: usize, runs: usize, zero: u8, w: impl Fn(usize, usize) -> i16) -> Option<Quads> {
+    pub fn pack(
+        isa: Isa,
+        k: usize,
+        n: usize,
+        runs: usize,
+        zero: u8,
+        w: impl Fn(usize, usize) -> i16 + Sync,
+    ) -> Option<Quads> {
         assert!(runs == 1 || k.is_multiple_of(4 * runs));
         if k > i32::MAX as usize / (255 * 128) {
             return None;
         }
-        let lanes = isa.lanes();
-        let (rows, columns) = (k.next_multiple_of(4), isa.padded(n));
+        #[cfg(target_arch = "x86_64")]
+        let narrow = isa.kind() == Kind::Avx2;
+        #[cfg(not(target_arch = "x86_64"))]
+        let narrow = false;
+        let (rows, columns, step) = (k.next_multiple_of(4), isa.padded(n), WIDTH * isa.lanes());
         let (order, shift) = Order::of(isa);
         let run = rows / runs;
         let depth = order.depth(runs, run);
-        let (mut panels, mut begin) = (Buffer::new(depth * columns), Buffer::new(columns));
-        let mut least = 0;
-        let step = WIDTH * lanes;
-        let mut line = vec![0; rows];
-        for column in 0..n {
-            let mut fits = true;
-            for (row, to) in line[..k].iter_mut().enumerate() {
-                let value = w(row, column);
-                *to = value as i8;
-                fits &= i16::from(*to) == value;
+        let (mut panels, mut begin) = (Buffer::new(if narrow { 0 } else { depth * columns }), Buffer::new(columns));
+        // The smallest value, and what a panel becomes that is packed otherwise; `None` where a value does not fit.
+        let fill = |at: usize, (begin, panel): (&mut [i32], &mut [i8])| -> Option<(i8, Option<Panel>)> {
+            let width = begin.len();
+            let mut room = vec![0; if narrow { width * depth } else { 0 }];
+            let panel = if narrow { &mut room[..] } else { panel };
+            let (mut line, mut least) = (vec![0; rows], 0);
+            for (column, begin) in (at * step..n).zip(begin) {
+                let mut fits = true;
+                for (row, to) in line[..k].iter_mut().enumerate() {
+                    let value = w(row, column);
+                    *to = value as i8;
+                    fits &= i16::from(*to) == value;
+                }
+                if !fits {
+                    return None;
+                }
+                least = line.iter().fold(least, |least, value| least.min(*value));
+                *begin = (shift - i32::from(zero)) * line.iter().map(|value| i32::from(*value)).sum::<i32>();
+                let mut put = |row: usize, values: &[i8]| {
+                    panel[order.place(run, row, column - at * step, width)..][..values.len()].copy_from_slice(values);
+                };
+                match order {
+                    #[cfg(target_arch = "aarch64")]
+                    Order::Twos => line.chunks_exact(2).enumerate().for_each(|(two, values)| put(2 * two, values)),
+                    _ => line.chunks_exact(4).enumerate().for_each(|(four, values)| put(4 * four, values)),
+                }
             }
-            if !fits {
-                return None;
-            }
-            least = line.iter().fold(least, |least, value| least.min(*value));
-            begin[column] = (shift - i32::from(zero)) * line.iter().map(|value| i32::from(*value)).sum::<i32>();
-            let first = column / step * step;
-            let width = step.min(columns - first);
-            let panel = &mut panels[first * depth..][..width * depth];
-            let mut put = |row: usize, values: &[i8]| {
-                panel[order.place(run, row, column - first, width)..][..values.len()].copy_from_slice(values);
-            };
-            match order {
-                #[cfg(target_arch = "aarch64")]
-                Order::Twos => line.chunks_exact(2).enumerate().for_each(|(two, values)| put(2 * two, values)),
-                _ => line.chunks_exact(4).enumerate().for_each(|(four, values)| put(4 * four, values)),
-            }
+            #[cfg(target_arch = "x86_64")]
+            let packed = narrow.then(|| Panel::pack(room.as_chunks().0, run / 4, width));
+            #[cfg(not(target_arch = "x86_64"))]
+            let packed = None;
+            Some((least, packed))
+        };
+        let mut targets = panels.chunks_mut((step * depth).max(1));
+        let targets = begin.chunks_mut(step).map(|begin| (begin, targets.next().unwrap_or_default())).collect();
+        let (mut least, mut packed) = (0, vec![]);
+        for panel in each(targets, k * n >= MANY, fill) {
+            let (smallest, panel) = panel?;
+            least = least.min(smallest);
+            packed.extend(panel);
         }
-        #[cfg(target_arch = "x86_64")]
-        let narrow = (isa.kind() == Kind::Avx2).then(|| {
-            let packed = std::mem::replace(&mut panels, Buffer::new(0));
-            Narrow::pack(packed.as_chunks().0, rows / 4, run / 4, columns)
-        });
         Some(Quads {
             isa,
             k: rows,
@@ -151,7 +177,7 @@ impl Quads {
             begin,
             least,
             #[cfg(target_arch = "x86_64")]
-            narrow,
+            narrow: narrow.then_some(Narrow(packed)),
         })
     }
 

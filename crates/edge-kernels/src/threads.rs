@@ -182,6 +182,34 @@ impl Drop for Threads {
     }
 }
 
+/// What `work` makes of each item and its number, in order; by all cores, where there is `much` to do. For what is done once: it starts
+/// threads of its own.
+pub(crate) fn each<T: Send, R: Send>(items: Vec<T>, much: bool, work: impl Fn(usize, T) -> R + Sync) -> Vec<R> {
+    let count = if much { std::thread::available_parallelism().map_or(1, usize::from) } else { 1 };
+    let count = count.min(items.len());
+    let (queue, done) = (Mutex::new(items.into_iter().enumerate()), Mutex::new(vec![]));
+    let worker = || {
+        loop {
+            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((at, item)) = next else { return };
+            let made = work(at, item);
+            done.lock().unwrap_or_else(PoisonError::into_inner).push((at, made));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..count {
+            // Where the system gives no more, fewer do it all.
+            if std::thread::Builder::new().spawn_scoped(scope, worker).is_err() {
+                break;
+            }
+        }
+        worker();
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_unstable_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, made)| made).collect()
+}
+
 /// A pointer that threads take parts of.
 struct Shards<T>(*mut T);
 
@@ -289,6 +317,14 @@ mod tests {
             });
             assert!(out.iter().enumerate().all(|(i, v)| *v == i as u32 + 1));
             assert_eq!(scratch.iter().sum::<usize>(), length);
+        }
+    }
+
+    #[test]
+    fn each_item_is_worked_on_once_and_in_order() {
+        for (count, much) in [(0, true), (1, true), (100, true), (100, false)] {
+            let made = each((0..count).collect(), much, |at, item: usize| (at, 2 * item));
+            assert_eq!(made, (0..count).map(|at| (at, 2 * at)).collect::<Vec<_>>());
         }
     }
 

@@ -91,7 +91,7 @@ impl Planner<'_> {
         read: Quant,
         positions: usize,
         fours: bool,
-        value: impl Fn(usize, usize) -> i16,
+        value: impl Fn(usize, usize) -> i16 + Sync,
     ) -> Result<(Rows8, Whole, Pieces), String> {
         // A depthwise convolution makes rows with its channels padded.
         let padded = if let Rows8::Depthwise(d) = &rows { d.channels() } else { k };
