@@ -219,6 +219,7 @@ pub(crate) unsafe fn body<H: Halves>(
                         panel: panels.as_ptr().add(block * w.n + at * k),
                         k,
                         factors: factors.as_ptr().add(at),
+                        plain: factors[at..at + wide].iter().all(|factor| *factor == 1.0),
                         c: c.as_mut_ptr().add(row * stride + column),
                         stride,
                         bias: if block == 0 { epilogue.bias.as_ptr().add(at) } else { std::ptr::null() },
@@ -247,18 +248,18 @@ unsafe fn pack<H: Halves>(h: H, top: i32, rows: &[u32], source: Source, packed: 
     while first < rows.len() {
         let height = height(H::Set::LANES, rows.len() - first);
         for (i, start) in rows.iter().enumerate().skip(first).take(height) {
-            let mut largest = 0;
-            for run in 0..source.runs {
-                // SAFETY: the caller's promise.
-                let from = unsafe {
-                    std::slice::from_raw_parts(source.a.add(*start as usize + run * source.pitch), source.run)
-                };
-                for (to, from) in line[run * source.run..][..source.run].iter_mut().zip(from) {
-                    *to = *from;
-                    // Of magnitudes, the order of bits is that of values; NaN comes last.
-                    largest = largest.max(from.to_bits() & 0x7fff_ffff);
-                }
+            // SAFETY: the caller's promise.
+            let part = |run: usize| unsafe {
+                std::slice::from_raw_parts(source.a.add(*start as usize + run * source.pitch), source.run)
+            };
+            // Where it lies, if it is whole.
+            let whole = source.runs == 1 && k == padded;
+            if !whole {
+                (0..source.runs).for_each(|run| line[run * source.run..][..source.run].copy_from_slice(part(run)));
             }
+            let from = if whole { part(0) } else { &line[..padded] };
+            // Of magnitudes, the order of bits is that of values; NaN comes last.
+            let largest = from.iter().fold(0, |largest, value| (value.to_bits() & 0x7fff_ffff).max(largest));
             let mut scales = [1.0, 1.0];
             if largest > 0 {
                 let exponent = largest >> 23;
@@ -275,7 +276,7 @@ unsafe fn pack<H: Halves>(h: H, top: i32, rows: &[u32], source: Source, packed: 
                 unsafe {
                     let to = packed.values.as_mut_ptr().cast::<H::Value>();
                     h.pack(
-                        line.as_ptr().add(at),
+                        from.as_ptr().add(at),
                         scales[0],
                         to.add(first * padded + at * height + (i - first) * TOGETHER),
                     );
@@ -305,6 +306,8 @@ struct Place {
     panel: *const u16,
     k: usize,
     factors: *const f32,
+    /// Whether all factors are one.
+    plain: bool,
     c: *mut f32,
     /// Values from one row of C to the next.
     stride: usize,
@@ -343,19 +346,26 @@ unsafe fn tile<H: Halves, const M: usize, const V: usize>(h: H, packed: &Packed<
             s.fetch(c.add(i * place.stride));
         }
         let a = packed.values.as_ptr().cast::<H::Value>().add(row * place.k.next_multiple_of(TOGETHER));
-        let mut sums = h.products::<M, V>(a, place.k, place.panel);
-        let from = begin::<_, M, V>(s, c, place.stride, place.bias);
-        for j in 0..V {
-            let factor = s.load(place.factors.add(j * H::Set::LANES));
-            for (i, sums) in sums.iter_mut().enumerate() {
-                sums[j] = s.fma(s.mul(sums[j], s.splat(packed.back[row + i])), factor, from[i][j]);
+        let sums = h.products::<M, V>(a, place.k, place.panel);
+        let factors: [_; V] = std::array::from_fn(|j| s.load(place.factors.add(j * H::Set::LANES)));
+        // Row by row: all of them would be more than there are registers for.
+        for (i, mut sums) in sums.into_iter().enumerate() {
+            let (c, residual) = (c.add(i * place.stride), (row + i) * place.stride);
+            let [from] = begin::<_, 1, V>(s, c, place.stride, place.bias);
+            // A power of two: that product is exact.
+            let back = s.splat(packed.back[row + i]);
+            for j in 0..V {
+                sums[j] = match place.plain {
+                    true => s.fma(sums[j], back, from[j]),
+                    false => s.fma(s.mul(sums[j], back), factors[j], from[j]),
+                };
             }
+            let end = place.end.map(|end| End {
+                residual: if end.residual.is_null() { end.residual } else { end.residual.add(residual) },
+                ..end
+            });
+            finish(s, c, place.stride, end, [sums]);
         }
-        let end = place.end.map(|e| End {
-            residual: if e.residual.is_null() { e.residual } else { e.residual.add(row * place.stride) },
-            ..e
-        });
-        finish(s, c, place.stride, end, sums);
     }
 }
 

@@ -89,7 +89,6 @@ impl Halves for Fp16 {
             vst1q_u16(to, short([low, high]));
         }
     }
-    /// Of a full tile, eight values of each row at a time.
     #[inline(always)]
     unsafe fn products<const M: usize, const N: usize>(
         self,
@@ -99,34 +98,51 @@ impl Halves for Fp16 {
     ) -> [[[float32x4_t; 2]; N]; M] {
         // SAFETY: see above.
         unsafe {
-            let mut sums = [[[vdupq_n_f32(0.0); 2]; N]; M];
-            for first in (0..k).step_by(SHORT) {
-                let end = k.min(first + SHORT);
-                let mut some = [[vdupq_n_u16(0); N]; M];
-                let mut k = first;
-                if M == 6 && N == 2 && end - k >= TOGETHER {
-                    let turns = (end - k) / TOGETHER;
-                    loops::halves(a.add(k * M), turns, panel.add(k * N * 8), &mut *(&raw mut some).cast());
-                    k += turns * TOGETHER;
-                }
-                while k < end {
-                    let w: [uint16x8_t; N] = std::array::from_fn(|j| vld1q_u16(panel.add((k * N + j) * 8)));
-                    for i in 0..M {
-                        let x = vld1q_dup_u16(a.add((k / TOGETHER * M + i) * TOGETHER + k % TOGETHER));
-                        for j in 0..N {
-                            some[i][j] = fma(some[i][j], w[j], x);
-                        }
-                    }
-                    k += 1;
-                }
+            let first = some::<M, N>(a, panel, 0, k.min(SHORT));
+            let mut sums = std::array::from_fn(|i| std::array::from_fn(|j| long(first[i][j])));
+            for first in (SHORT..k).step_by(SHORT) {
+                let more = some::<M, N>(a, panel, first, k.min(first + SHORT));
                 for i in 0..M {
                     for j in 0..N {
-                        let [low, high] = long(some[i][j]);
+                        let [low, high] = long(more[i][j]);
                         sums[i][j] = [vaddq_f32(sums[i][j][0], low), vaddq_f32(sums[i][j][1], high)];
                     }
                 }
             }
             sums
         }
+    }
+}
+
+/// The sums of the products of some values of k, of a full tile eight of each row at a time.
+///
+/// # Safety
+/// The machine multiplies float16 numbers; so many values are there.
+#[inline(always)]
+unsafe fn some<const M: usize, const N: usize>(
+    a: *const u16,
+    panel: *const u16,
+    first: usize,
+    end: usize,
+) -> [[uint16x8_t; N]; M] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (mut sums, mut k) = ([[vdupq_n_u16(0); N]; M], first);
+        if M == 6 && N == 2 && end - k >= TOGETHER {
+            let turns = (end - k) / TOGETHER;
+            loops::halves(a.add(k * M), turns, panel.add(k * N * 8), &mut *(&raw mut sums).cast());
+            k += turns * TOGETHER;
+        }
+        while k < end {
+            let w: [uint16x8_t; N] = std::array::from_fn(|j| vld1q_u16(panel.add((k * N + j) * 8)));
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let x = vld1q_dup_u16(a.add((k / TOGETHER * M + i) * TOGETHER + k % TOGETHER));
+                for j in 0..N {
+                    sums[j] = fma(sums[j], w[j], x);
+                }
+            }
+            k += 1;
+        }
+        sums
     }
 }
