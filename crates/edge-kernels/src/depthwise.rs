@@ -316,7 +316,7 @@ source!(u8, true, load_u8);
 /// The channel is one of the layer's; `to` points to room for a vector.
 #[inline(always)]
 unsafe fn end<S: Simd, I: Source<S>, O: Sink>(s: S, layer: &Depthwise, sum: I::Sum, channel: usize, to: *mut O) {
-    let written = layer.written.map(|l| s.splat(l));
+    let written = s.splats(layer.written);
     // SAFETY: the caller's promise.
     unsafe {
         let mut sum = I::float(s, sum);
@@ -434,7 +434,7 @@ unsafe fn block<
     let border = window.before[1] + window.input[1];
     let outside = [window.before[1].saturating_sub(x * STRIDE), ((x + P - 1) * STRIDE + K).saturating_sub(border)];
     let outside = if INSIDE { [0; 2] } else { outside };
-    let (read, zero) = (layer.read.map(|l| s.splat(l)), I::zero(s, layer));
+    let (read, zero) = (s.splats(layer.read), I::zero(s, layer));
     // SAFETY: the caller's promise: the pixels that are read lie inside the picture.
     unsafe {
         // Rows outside are not read; beyond the upper border and the left one numbers are large.
@@ -522,7 +522,7 @@ unsafe fn vectors<S: Simd, I: Source<S>, O: Sink, const V: usize>(
 ) {
     let window = &layer.window;
     let channels = layer.channels;
-    let (read, zero) = (layer.read.map(|l| s.splat(l)), I::zero(s, layer));
+    let (read, zero) = (s.splats(layer.read), I::zero(s, layer));
     let (rows, columns) = (window.inside(0, y), window.inside(1, x));
     let taps = window.kernel[0] * window.kernel[1];
     // SAFETY: the taps inside the picture have a source there; filter, bias and output have `channels` values each.

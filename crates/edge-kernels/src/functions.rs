@@ -122,7 +122,7 @@ unsafe fn scale_body<S: Simd>(
     limits: [f32; 2],
     out: &mut [f32],
 ) {
-    let [low, high] = limits.map(|l| s.splat(l));
+    let [low, high] = s.splats(limits);
     let channels = among.channels;
     for (row, out) in rows.chunks_exact(among.pitch).zip(out.chunks_exact_mut(channels)) {
         for at in (0..channels).step_by(S::LANES) {

@@ -228,7 +228,7 @@ pub(crate) unsafe fn write<S: Simd, C: Sink, const M: usize, const V: usize>(
     c: *mut C,
     stride: usize,
 ) {
-    let [low, high] = scale.limits.map(|l| s.splat(l));
+    let [low, high] = s.splats(scale.limits);
     // SAFETY: the caller's promise.
     unsafe {
         let load = |values: &[f32], j: usize| s.load(values.as_ptr().add(column + j * S::LANES));

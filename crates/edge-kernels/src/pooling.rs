@@ -181,7 +181,7 @@ kernel! {
 
 #[inline(always)]
 unsafe fn add_body<S: Simd>(s: S, a: &[f32], b: Option<&[f32]>, limits: [f32; 2], out: &mut [f32]) {
-    let [low, high] = limits.map(|l| s.splat(l));
+    let [low, high] = s.splats(limits);
     for at in (0..a.len()).step_by(S::LANES) {
         // SAFETY: `add` asserted the lengths.
         unsafe {

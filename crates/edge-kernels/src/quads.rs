@@ -335,7 +335,11 @@ unsafe fn tile<D: Dot4, C: Sink, const M: usize, const V: usize>(
         for i in 0..M {
             s.fetch(out(i, 0));
         }
-        let begin: [_; V] = std::array::from_fn(|j| d.sums(w.begin.as_ptr().add(at + j * lanes)));
+        // No closure: see [`Simd::splats`].
+        let mut begin = [d.sums(w.begin.as_ptr().add(at)); V];
+        for (j, begin) in begin.iter_mut().enumerate().skip(1) {
+            *begin = d.sums(w.begin.as_ptr().add(at + j * lanes));
+        }
         let runs = Runs { count: w.runs, pitch: rows.pitch, k: w.k / w.runs };
         let panel = w.panels.as_ptr().add(panel * w.depth + 4 * column);
         let sums = d.products(a, runs, panel, 4 * width, [begin; M]);

@@ -96,7 +96,7 @@ kernel! {
 #[inline(always)]
 unsafe fn quantize_body<S: Simd>(s: S, affine: &Affine, a: &[f32], out: &mut [u8]) {
     let (factor, offset) = (s.splat(affine.factors[0]), s.splat(affine.offset));
-    let [low, high] = affine.limits.map(|l| s.splat(l));
+    let [low, high] = s.splats(affine.limits);
     for at in (0..a.len()).step_by(S::LANES) {
         // SAFETY: `quantize` asserted the lengths.
         unsafe {
@@ -109,7 +109,7 @@ unsafe fn quantize_body<S: Simd>(s: S, affine: &Affine, a: &[f32], out: &mut [u8
 #[inline(always)]
 unsafe fn body<S: Simd, O: Sink>(s: S, affine: &Affine, a: &[u8], b: Option<&[u8]>, out: &mut [O]) {
     let (factors, offset) = (affine.factors.map(|f| s.splat(f)), s.splat(affine.offset));
-    let [low, high] = affine.limits.map(|l| s.splat(l));
+    let [low, high] = s.splats(affine.limits);
     for at in (0..a.len()).step_by(S::LANES) {
         // SAFETY: the callers asserted the lengths.
         unsafe {

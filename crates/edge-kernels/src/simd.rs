@@ -11,6 +11,11 @@ pub(crate) trait Simd: Copy {
     const LANES: usize;
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::V;
+    /// The same of two values. A closure over an array may be left as a function that lacks the set's instructions.
+    #[inline(always)]
+    fn splats(self, [first, second]: [f32; 2]) -> [Self::V; 2] {
+        [self.splat(first), self.splat(second)]
+    }
     /// `LANES` values from `p`, which need not be aligned.
     ///
     /// # Safety

@@ -15,6 +15,7 @@ mod soak;
 mod suite;
 mod tools;
 mod vivid;
+mod whole;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

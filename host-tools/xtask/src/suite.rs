@@ -33,6 +33,7 @@ const STEPS: &[Step] = &[
     Step { name: "build", long: false, run: build },
     Step { name: "tests of the crates and of the built programs", long: false, run: crates },
     Step { name: "kernels under an address sanitizer", long: false, run: sanitizer },
+    Step { name: "kernels in one piece", long: false, run: whole },
     Step { name: "real photos through Pillow and Keras", long: false, run: photos },
     Step { name: "default model beside ONNX Runtime", long: false, run: default_model },
     Step { name: "default model in int8 beside ONNX Runtime", long: false, run: int8 },
@@ -151,6 +152,14 @@ fn sanitizer() -> Result<Outcome> {
     tests.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address");
     tools::run(tests.env("CARGO_TARGET_DIR", cache()?.join("target-asan")))?;
     Ok(Outcome::Proved("no kernel reads or writes beside its buffers".into()))
+}
+
+/// That no part of a kernel is a function without its instructions.
+fn whole() -> Result<Outcome> {
+    if std::env::consts::ARCH != "x86_64" {
+        return Ok(Outcome::Skipped("only on x86-64: elsewhere every function has the instructions".into()));
+    }
+    crate::whole::run().map(Outcome::Proved)
 }
 
 /// Compares tensors with Pillow's and Keras' on every real photo at hand.
