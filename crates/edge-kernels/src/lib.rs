@@ -84,9 +84,10 @@
 //!   That `tbl` takes three of its steps there was not counted.)
 //! - Cortex-A76 and A78 (Raspberry Pi 5, Orin) start four a cycle and two `fmla` or `sdot`: 96 cycles for 206 instructions of the
 //!   float32 turn, 52 to start; 48 for 120 of `sdot`, 30 to start; 7 of those (`eor`, `movi`) take its pipes, too, 7 %. `fmla` of
-//!   eight lanes is as fast as one of four: 48 cycles for 111 instructions and twice the products. Every 64 values of k the sums go to float32 in up to 119 more, 48 of them in
-//!   those pipes, 6 %: 0.164 instructions for each product in all. (`fmla`: AArch64SchedNeoverseN1.td, the A76 for servers,
-//!   either of two pipes. `sdot`: the table of NumKong's neonsdot.h, two a cycle. The A78 is taken to be no worse.)
+//!   eight lanes is as fast as one of four: 48 cycles for 111 instructions and twice the products. Every 64 values of k the sums
+//!   go to float32 in up to 119 more, 48 of them in those pipes, 6 %: 0.164 instructions for each product in all. (`fmla`:
+//!   AArch64SchedNeoverseN1.td, the A76 for servers, either of two pipes. `sdot`: the table of NumKong's neonsdot.h, two a cycle.
+//!   The A78 is taken to be no worse.)
 //! - Cortex-A53 (Raspberry Pi 3, Zero 2 W) starts two a cycle in their order, of which one may multiply and one load 64 bits. So
 //!   what is loaded comes in halves, each beside a multiplication: 96 cycles, and some 9 for what begins a turn, where loads of
 //!   128 bits between multiplications would make it 140. (Two a cycle: AArch64SchedA53.td; a multiplication of four lanes each
