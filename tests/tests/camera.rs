@@ -196,14 +196,8 @@ fn a_disk_that_runs_full_leaves_whole_lines() {
 #[test]
 fn memory_does_not_grow_over_a_thousand_frames() {
     let scratch = Scratch::of(&default_model());
-    let mut child = Command::new(program("edge-camera"))
-        .arg("--package")
-        .arg(&scratch.package)
-        .args(["--source", "pattern:320x240", "--rate", "1000", "--frames", "1000", "--log", "-"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let args = ["--source", "pattern:320x240", "--rate", "1000", "--frames", "1000"];
+    let mut child = spawn(&scratch, &args, "-".as_ref());
     let resident = |pid: u32| -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
@@ -226,14 +220,8 @@ fn memory_does_not_grow_over_a_thousand_frames() {
 #[test]
 fn between_frames_nothing_computes() {
     let scratch = Scratch::of(&default_model());
-    let mut child = Command::new(program("edge-camera"))
-        .arg("--package")
-        .arg(&scratch.package)
-        .args(["--source", "pattern:320x240", "--rate", "2", "--frames", "8", "--threads", "4", "--log", "-"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let args = ["--source", "pattern:320x240", "--rate", "2", "--frames", "8", "--threads", "4"];
+    let mut child = spawn(&scratch, &args, "-".as_ref());
     // Of user and system; a second has a hundred.
     let ticks = |pid: u32| -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
