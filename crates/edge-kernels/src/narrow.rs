@@ -136,7 +136,7 @@ impl Panel {
         }
         let (couples, plain) = plain.couple(width);
         let kinds = [couples, plain, wide];
-        let [paired, plain, wide] = [0, 1, 2].map(|kind: usize| kinds[kind].places.len());
+        let [paired, plain, wide] = kinds.each_ref().map(|fours| fours.places.len());
         let all: Vec<[i8; 4]> = kinds.iter().flat_map(|fours| fours.values.iter().copied()).collect();
         let mut values = Buffer::new(4 * all.len());
         values.copy_from_slice(all.as_flattened());

@@ -152,6 +152,11 @@ fn check(found: &[Loop], function: &str, multiplications: usize, most: &[usize])
     Ok(format!("{function} {counts:?} instructions for {multiplications} products"))
 }
 
+/// The function that begins with this line of a disassembly: `0000000000401000 <name>:`.
+pub fn symbol(line: &str) -> Option<&str> {
+    line.strip_suffix(">:")?.split_once(" <").map(|(_, name)| name)
+}
+
 /// The innermost loops of a disassembly that multiply.
 fn loops(text: &str) -> Vec<Loop> {
     let mut found = vec![];
@@ -161,7 +166,7 @@ fn loops(text: &str) -> Vec<Loop> {
     // Where loops so far begin.
     let mut begins: Vec<u64> = vec![];
     for line in text.lines() {
-        if let Some((_, name)) = line.strip_suffix(">:").and_then(|line| line.split_once(" <")) {
+        if let Some(name) = symbol(line) {
             function = name.to_owned();
             (addresses, multiplied, begins) = (vec![], vec![], vec![]);
             continue;

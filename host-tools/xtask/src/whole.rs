@@ -1,6 +1,7 @@
 //! That the compiler left no part of a kernel in a function of its own: such a one lacks the kernel's instructions, since only the
 //! kernel is compiled for them, and is slower than what it is a part of by as much as they bring.
 
+use crate::neon::symbol;
 use crate::tools::built;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeSet;
@@ -48,8 +49,7 @@ struct Found {
 
 impl Found {
     fn line(&mut self, line: &str) {
-        // `0000000000401000 <name>:`
-        if let Some(name) = line.strip_suffix(">:").and_then(|start| start.split_once(" <")).map(|(_, name)| name) {
+        if let Some(name) = symbol(line) {
             self.end();
             self.name = name.contains("edge_kernels::").then(|| name.to_owned());
         } else if self.name.is_some() {
